@@ -1,0 +1,1 @@
+//! The private AI cloud as taskrun plugins.

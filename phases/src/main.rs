@@ -1,0 +1,3 @@
+//! The program `taskrun`.
+
+fn main() {}
