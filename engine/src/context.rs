@@ -221,6 +221,8 @@ pub(crate) trait Recorder: Send + Sync {
     fn started(&self, step: &str);
     /// A step was left out because it was done before.
     fn kept(&self, step: &str);
+    /// A proof passed; nothing waits for this.
+    fn passed(&self, proof: &str);
     /// A step is done; returns when that is durable.
     async fn finished(&self, step: StepRecord) -> Result<(), Failure>;
 }
@@ -282,6 +284,18 @@ impl Context {
         refuse_secrets(&self.redactor, &format!("the result of step `{name}`"), encoded.get())?;
         self.recorder.finished(StepRecord { name: name.to_owned(), key: self.key, output: encoded }).await?;
         Ok(output)
+    }
+}
+
+impl Context {
+    /// Makes a proof and shows it like a step; it is made anew in each attempt.
+    pub(crate) async fn prove(&self, name: &str, proof: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+        self.safe_point()?;
+        let name = format!("prove: {name}");
+        self.recorder.started(&name);
+        proof.await.map_err(|failure| failure.in_step(&name))?;
+        self.recorder.passed(&name);
+        Ok(())
     }
 }
 

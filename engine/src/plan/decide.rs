@@ -147,7 +147,7 @@ pub fn decide(facts: &Facts<'_>) -> Verdict {
 }
 
 /// A need that keeps the task from running, if one does.
-fn needs_forbid(needs: &[Need]) -> Option<Decision> {
+pub(crate) fn needs_forbid(needs: &[Need]) -> Option<Decision> {
     let failed = needs.iter().find(|need| need.standing == Standing::Failed);
     if let Some(need) = failed {
         return Some(Decision::new(Action::Blocked, Reason::NeedFailed { need: need.id.clone() }));

@@ -5,9 +5,9 @@
 //! files, probes and upstream outputs that it needs are handed in.
 
 pub(crate) mod command;
-mod decide;
+pub(crate) mod decide;
 mod decision;
-mod files;
+pub(crate) mod files;
 pub(crate) mod inspect;
 pub(crate) mod judge;
 pub(crate) mod planner;
