@@ -1,5 +1,7 @@
 //! A plain command of the graph as something that can be run.
 
+use serde_json::Value;
+
 use crate::graph::{CommandSpec, EnvValue, Run};
 use crate::outcome::Failure;
 use crate::plan::inspect::field_of;
@@ -11,14 +13,7 @@ use crate::world::{Upstream, World};
 /// # Errors
 /// A field that the environment reads is not in the output, or a secret does not exist.
 pub(crate) fn build(world: &World, spec: &CommandSpec, run: &Run, upstream: &Upstream) -> Result<Command, Failure> {
-    let mut command = match run {
-        Run::Shell(script) => Command::shell(&**script),
-        Run::Argv(words) => {
-            let (program, args) = words.split_first().ok_or_else(|| Failure::permanent("run an empty command"))?;
-            Command::new(&**program).args(args.iter().map(|arg| &**arg))
-        }
-    };
-    command = command.dir(world.folder_of(spec));
+    let mut command = line(run)?.dir(world.folder_of(spec));
     for (name, value) in &spec.env {
         command = match value {
             EnvValue::Literal(text) => command.env(&**name, &**text),
@@ -44,4 +39,23 @@ pub(crate) fn build(world: &World, spec: &CommandSpec, run: &Run, upstream: &Ups
         };
     }
     Ok(command)
+}
+
+/// `run` as it was recorded for a node that the graph no longer has: with its folder and the literal part of its
+/// environment.
+pub(crate) fn bare(world: &World, run: &Run, settings: &Value) -> Result<Command, Failure> {
+    let folder = world.dirs.graph.join(settings["dir"].as_str().unwrap_or_default());
+    let env = settings["env"].as_object().into_iter().flatten();
+    let literal = env.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+    Ok(literal.fold(line(run)?.dir(folder), |command, (name, value)| command.env(name, value)))
+}
+
+fn line(run: &Run) -> Result<Command, Failure> {
+    match run {
+        Run::Shell(script) => Ok(Command::shell(&**script)),
+        Run::Argv(words) => {
+            let (program, args) = words.split_first().ok_or_else(|| Failure::permanent("run an empty command"))?;
+            Ok(Command::new(&**program).args(args.iter().map(|arg| &**arg)))
+        }
+    }
 }

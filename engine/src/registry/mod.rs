@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub(crate) use erased::{DynTask, ErasedApplied, ErasedMade};
+pub(crate) use erased::{DynTask, ErasedMade};
 
 use crate::TaskId;
 use crate::graph::{Graph, NodeIndex, NodeKind};
@@ -84,6 +84,12 @@ impl Registry {
         self.plugins.contains_key(name)
     }
 
+    /// Makes the task of one node, or says why not.
+    pub(crate) fn make(&self, plugin: &str, id: &TaskId, with: &Value) -> Result<Arc<dyn DynTask>, String> {
+        let make = self.plugins.get(plugin).ok_or_else(|| format!("no plugin is called `{plugin}`"))?;
+        make(&Instance { id, with })
+    }
+
     /// Makes the tasks of all nodes of `graph` and checks the flow of data between them.
     ///
     /// # Errors
@@ -94,17 +100,9 @@ impl Registry {
         for index in graph.indices() {
             let mut bound = BoundNode::default();
             if let NodeKind::Plugin { uses, with } = &graph[index].kind {
-                let instance = Instance { id: &graph[index].id, with };
-                match self.plugins.get(&**uses) {
-                    Some(make) => match make(&instance) {
-                        Ok(task) => bound.task = Some(task),
-                        Err(message) => errors.push(BindError { node: index, message, hint: None }),
-                    },
-                    None => errors.push(BindError {
-                        node: index,
-                        message: format!("no plugin is called `{uses}`"),
-                        hint: Some(format!("plugins: {}", self.names().collect::<Vec<_>>().join(", "))),
-                    }),
+                match self.make(uses, &graph[index].id, with) {
+                    Ok(task) => bound.task = Some(task),
+                    Err(message) => errors.push(BindError { node: index, message, hint: None }),
                 }
             }
             nodes.push(bound);
