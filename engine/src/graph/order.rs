@@ -1,0 +1,98 @@
+//! The order of a graph: what comes before what, and the cycles that forbid one.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use petgraph::Direction;
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+
+/// All nodes, each after its predecessors and as early as its number allows; nothing if there is a cycle.
+pub(super) fn topological<N, E>(graph: &DiGraph<N, E, u32>) -> Option<Vec<NodeIndex>> {
+    let mut missing: Vec<usize> =
+        graph.node_indices().map(|node| graph.edges_directed(node, Direction::Incoming).count()).collect();
+    let mut ready: BinaryHeap<_> =
+        graph.node_indices().filter(|node| missing[node.index()] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(graph.node_count());
+    while let Some(Reverse(node)) = ready.pop() {
+        order.push(node);
+        for next in graph.neighbors(node) {
+            missing[next.index()] -= 1;
+            if missing[next.index()] == 0 {
+                ready.push(Reverse(next));
+            }
+        }
+    }
+    (order.len() == graph.node_count()).then_some(order)
+}
+
+/// One cycle for each knot of the graph (a strongly connected component), each as its nodes along the edges,
+/// beginning at the lowest number; ordered by that number.
+///
+/// The cycle is the shortest of its knot, unless the knot is so big that looking for it would take long.
+pub(super) fn cycles<N, E>(graph: &DiGraph<N, E, u32>) -> Vec<Vec<NodeIndex>> {
+    let mut knot_of = vec![0; graph.node_count()];
+    let knots = kosaraju_scc(graph);
+    for (number, knot) in knots.iter().enumerate() {
+        for node in knot {
+            knot_of[node.index()] = number;
+        }
+    }
+    let mut cycles: Vec<_> = knots
+        .into_iter()
+        .filter(|knot| knot.len() > 1 || graph.contains_edge(knot[0], knot[0]))
+        .map(|knot| shortest_cycle(graph, knot, &knot_of))
+        .collect();
+    cycles.sort();
+    cycles
+}
+
+/// How many nodes a search for a shortest cycle may look at.
+const SEARCH_BUDGET: usize = 1_000_000;
+
+fn shortest_cycle<N, E>(graph: &DiGraph<N, E, u32>, mut knot: Vec<NodeIndex>, knot_of: &[usize]) -> Vec<NodeIndex> {
+    knot.sort();
+    let starts = (SEARCH_BUDGET / knot.len()).max(1);
+    let mut search = Search { graph, knot_of, came_from: vec![None; knot_of.len()] };
+    let found = knot.iter().take(starts).filter_map(|start| search.back_to(*start)).min_by_key(Vec::len);
+    let mut cycle = found.unwrap_or_default();
+    if let Some(lowest) = (0..cycle.len()).min_by_key(|at| cycle[*at]) {
+        cycle.rotate_left(lowest);
+    }
+    cycle
+}
+
+struct Search<'a, N, E> {
+    graph: &'a DiGraph<N, E, u32>,
+    knot_of: &'a [usize],
+    came_from: Vec<Option<NodeIndex>>,
+}
+
+impl<N, E> Search<'_, N, E> {
+    /// The shortest way from `start` back to it, inside of its knot.
+    fn back_to(&mut self, start: NodeIndex) -> Option<Vec<NodeIndex>> {
+        let mut seen = vec![start];
+        let mut open = VecDeque::from([start]);
+        let mut found = None;
+        'search: while let Some(node) = open.pop_front() {
+            for next in self.graph.neighbors(node) {
+                if next == start {
+                    found = Some(node);
+                    break 'search;
+                }
+                let inside = self.knot_of[next.index()] == self.knot_of[start.index()];
+                if inside && self.came_from[next.index()].is_none() {
+                    self.came_from[next.index()] = Some(node);
+                    seen.push(next);
+                    open.push_back(next);
+                }
+            }
+        }
+        let mut way: Vec<_> = std::iter::successors(found, |node| self.came_from[node.index()]).collect();
+        way.reverse();
+        for node in seen {
+            self.came_from[node.index()] = None;
+        }
+        found.map(|_| way)
+    }
+}
