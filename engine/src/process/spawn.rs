@@ -73,17 +73,17 @@ impl Command {
     }
 
     fn spawn(&self, output: PipeWriter) -> io::Result<duct::Handle> {
-        let mut expression = self.expression()?.stderr_to_stdout();
-        if let Some(stdout) = &self.stdout {
-            expression = expression.stdout_file(stdout.try_clone()?).stderr_file(output);
-        } else {
-            expression = expression.stdout_file(output);
-        }
-        expression = match &self.stdin {
+        let expression = self.expression()?;
+        let expression = match &self.stdout {
+            Some(stdout) => expression.stdout_file(stdout.try_clone()?).stderr_file(output),
+            None => expression.stderr_to_stdout().stdout_file(output),
+        };
+        let expression = match &self.stdin {
             None => expression.stdin_null(),
             Some(bytes) => expression.stdin_file(input_file(bytes)?),
         };
-        expression.before_spawn(|command| Ok(_ = command.process_group(0))).start()
+        let name = self.program.clone();
+        expression.before_spawn(move |command| Ok(_ = command.arg0(&name).process_group(0))).start()
     }
 
     /// The program by its path, the arguments, the environment and the folder.
