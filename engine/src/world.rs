@@ -12,7 +12,7 @@ use crate::process::{Cancel, Cookie};
 use crate::redact::Redactor;
 use crate::registry::Bound;
 use crate::run::log::AttemptLog;
-use crate::secret::SecretStore;
+use crate::secret::{SecretSource, SecretStore};
 
 /// A graph bound to its plugins, in one environment.
 pub struct World {
@@ -30,6 +30,8 @@ pub struct World {
     pub environment: String,
     /// Whether the user agreed to make lost data anew.
     pub accept_data_loss: bool,
+    /// The user's own secrets, by name.
+    pub sources: Vec<(String, SecretSource)>,
     producers: OnceLock<HashMap<PathBuf, NodeIndex>>,
 }
 
@@ -44,8 +46,8 @@ impl World {
         environment: String,
         accept_data_loss: bool,
     ) -> Self {
-        let producers = OnceLock::new();
-        Self { graph, bound, dirs, secrets, redactor, environment, accept_data_loss, producers }
+        let (producers, sources) = (OnceLock::new(), Vec::new());
+        Self { graph, bound, dirs, secrets, redactor, environment, accept_data_loss, sources, producers }
     }
 
     /// The task that makes exactly the file `path`, an absolute one.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::checkpoint::Checkpoint;
-use crate::graph::NodeIndex;
+use crate::graph::{NodeIndex, Selected};
 use crate::outcome::Failure;
 use crate::plan::decide::{Asked, Need, Standing};
 use crate::plan::inspect::{Brief, inspect};
@@ -29,6 +29,17 @@ pub struct Wanted {
     pub wanted: Vec<bool>,
     /// What was said of it, by its index.
     pub asked: Vec<Asked>,
+}
+
+impl From<Selected> for Wanted {
+    fn from(selected: Selected) -> Self {
+        let asked = selected.forced.iter().zip(&selected.skipped).map(|flags| match flags {
+            (_, true) => Asked::Skip,
+            (true, false) => Asked::Force,
+            (false, false) => Asked::Nothing,
+        });
+        Self { asked: asked.collect(), wanted: selected.wanted }
+    }
 }
 
 impl Plan {

@@ -1,3 +1,4 @@
 //! Integration tests of the engine: one binary, one module a subject.
 
 mod process;
+mod driver;
