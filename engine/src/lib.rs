@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod plan;
 pub mod process;
 pub mod redact;
+pub mod report;
 pub mod secret;
 
 pub use id::{TaskId, TaskIdError};
