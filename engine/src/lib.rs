@@ -16,6 +16,7 @@ pub mod plan;
 pub mod process;
 pub mod redact;
 pub mod registry;
+pub mod report;
 pub mod run;
 pub mod secret;
 pub mod task;

@@ -153,6 +153,11 @@ pub struct IllegalTransition {
 }
 
 impl Status {
+    /// Whether the task stands.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Degraded)
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {

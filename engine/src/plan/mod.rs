@@ -11,7 +11,9 @@ pub(crate) mod files;
 pub(crate) mod inspect;
 pub(crate) mod judge;
 pub(crate) mod planner;
+mod preflight;
 
 pub use decide::{Asked, Facts, Key, Need, Probed, Standing, Verdict, decide};
 pub use decision::{Action, Decision, Drift, Reason};
 pub use planner::{Plan, PlanError, Wanted, plan};
+pub use preflight::preflight;
