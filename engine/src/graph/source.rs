@@ -1,12 +1,12 @@
 //! The text of a graph file, and places in it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 /// A graph file that was read.
-#[derive(Debug)]
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     pub(super) text: String,
@@ -61,6 +61,13 @@ impl SourceFile {
     /// The last place at or before `offset` where the text can be cut.
     fn boundary(&self, offset: usize) -> usize {
         self.text.floor_char_boundary(offset)
+    }
+}
+
+/// The text is left out: it may be many megabytes.
+impl fmt::Debug for SourceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SourceFile").field(&self.path).finish()
     }
 }
 
