@@ -1,1 +1,4 @@
 //! Integration tests of the engine: one binary, one module a subject.
+
+mod bad_graphs;
+mod snapshot;
