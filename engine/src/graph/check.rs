@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::diagnose::Problems;
+use super::diagnose::{Problems, excerpt};
 use super::draft::{Draft, Drafts};
 use super::flow;
 use super::model::{Claim, Graph, Need, Node, NodeKind, Parts, Place, Pool, WhenSkipped};
@@ -13,7 +13,7 @@ use super::problem::ProblemKind;
 
 /// Resolves and checks `drafts`; the graph, if nothing was wrong in them or before.
 pub(super) fn check(mut drafts: Drafts, parts: Parts, problems: &mut Problems) -> Option<Graph> {
-    if drafts.tasks.is_empty() && !drafts.incomplete {
+    if drafts.tasks.is_empty() && problems.is_empty() {
         problems.add(None, ProblemKind::NoTasks);
     }
     let pools = pools(&drafts, problems);
@@ -72,7 +72,7 @@ fn pools(drafts: &Drafts, problems: &mut Problems) -> Vec<Pool> {
         let (name, capacity) = &draft.value;
         if let Some(first) = first.insert(name, draft.at) {
             let first = problems.place(first);
-            problems.add(draft.at, ProblemKind::DuplicatePool { name: name.to_string(), first });
+            problems.add(draft.at, ProblemKind::DuplicatePool { name: excerpt(name), first });
         }
         pools.push(Pool { name: name.clone(), capacity: *capacity });
     }
@@ -113,7 +113,7 @@ impl Checker<'_> {
             let Some((known, index)) = self.ids.get_key_value(name) else {
                 if !self.drafts.incomplete && !self.problems.enough() {
                     let nearest = self.problems.nearest(name, self.ids.keys().copied());
-                    self.problems.add(need.at, ProblemKind::UnknownTask { id: name.to_owned(), nearest });
+                    self.problems.add(need.at, ProblemKind::UnknownTask { id: excerpt(name), nearest });
                 }
                 continue;
             };
@@ -129,7 +129,7 @@ impl Checker<'_> {
         }
         for (need, _) in &draft.when_skipped.some {
             if !draft.needs.iter().any(|declared| declared.value == need.value) {
-                self.problems.add(need.at, ProblemKind::NotANeed { id: need.value.to_string() });
+                self.problems.add(need.at, ProblemKind::NotANeed { id: excerpt(&need.value) });
             }
         }
         needs
@@ -141,7 +141,7 @@ impl Checker<'_> {
             let found = self.pools.iter().enumerate().find(|(_, pool)| pool.name == name.value);
             let Some((index, pool)) = found else {
                 let nearest = self.problems.nearest(&name.value, self.pools.iter().map(|pool| &*pool.name));
-                self.problems.add(name.at, ProblemKind::UnknownPool { name: name.value.to_string(), nearest });
+                self.problems.add(name.at, ProblemKind::UnknownPool { name: excerpt(&name.value), nearest });
                 continue;
             };
             if *amount > pool.capacity {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use globset::Glob;
 
-use super::diagnose::At;
+use super::diagnose::{At, excerpt};
 use super::draft::{CommandDraft, Spanned};
 use super::field::Fields;
 use super::model::{CommandSpec, EnvValue, Run};
@@ -98,7 +98,7 @@ impl Gatherer {
     fn env(&mut self, yaml: &Yaml<'_>, fields: &mut Fields<'_>) {
         for (key, name, value) in fields.entries(yaml) {
             if name.is_empty() || name.contains(['=', '\0']) {
-                fields.problem(key.span, ProblemKind::EnvName { name: name.to_owned() });
+                fields.problem(key.span, ProblemKind::EnvName { name: excerpt(name) });
             }
             let value = match value.value {
                 Value::Map(_) => self.reference(value, fields),
@@ -109,14 +109,17 @@ impl Gatherer {
     }
 
     fn reference(&mut self, yaml: &Yaml<'_>, fields: &mut Fields<'_>) -> Option<EnvValue> {
-        const FORMS: &str = "a text, {from: ID, field: PATH} or {secret: NAME}";
+        let mut known = true;
         let (mut from, mut field, mut secret) = (None, None, None);
         for (key, name, value) in fields.entries(yaml) {
             match name {
                 "from" => from = fields.spanned(value),
                 "field" => field = fields.text(value),
                 "secret" => secret = fields.text(value),
-                _ => fields.unknown(key, name, "an environment variable", ENV_FIELDS),
+                _ => {
+                    known = false;
+                    fields.unknown(key, name, "an environment variable", ENV_FIELDS);
+                }
             }
         }
         match (from, field, secret) {
@@ -126,13 +129,15 @@ impl Gatherer {
                     Some(EnvValue::From { from, field })
                 }
                 Err(source) => {
-                    fields.problem(at.span, ProblemKind::BadId { id: from.into(), source });
+                    fields.problem(at.span, ProblemKind::BadId { id: excerpt(&from), source });
                     None
                 }
             },
             (None, None, Some(secret)) => Some(EnvValue::Secret { secret }),
             _ => {
-                fields.wrong_type(yaml, FORMS);
+                if known {
+                    fields.problem(yaml.span, ProblemKind::EnvForm);
+                }
                 None
             }
         }
@@ -161,7 +166,7 @@ impl Fields<'_> {
                 self.problem(at.span, ProblemKind::BadValue { text: String::new(), expected });
             } else if let Err(error) = is_glob(value).then(|| Glob::new(value)).transpose() {
                 let reason = error.kind().to_string();
-                self.problem(at.span, ProblemKind::Glob { text: value.to_string(), reason });
+                self.problem(at.span, ProblemKind::Glob { text: excerpt(value), reason });
             }
         }
         patterns

@@ -1,6 +1,6 @@
 //! From YAML to drafts: every field is looked at, and every problem noted with its place.
 
-use super::diagnose::{At, Problems};
+use super::diagnose::{At, Problems, excerpt};
 use super::draft::{Draft, Drafts, Skips, Spanned};
 use super::field::Fields;
 use super::model::{Retries, WhenSkipped};
@@ -58,23 +58,17 @@ struct Decoder<'a, 'p> {
 impl Decoder<'_, '_> {
     fn file(&mut self) -> Result<(), Stop> {
         let start = Span::default();
-        match self.reader.enter()? {
+        match self.reader.enter("a mapping with `version` and `tasks`")? {
             Entered::Map => {}
+            Entered::Null(span) => return Err(Stop { kind: ProblemKind::Empty, span }),
             Entered::Nothing => return Err(Stop { kind: ProblemKind::Empty, span: start }),
-            Entered::Other(Yaml { value: Value::Null, span }) => return Err(Stop { kind: ProblemKind::Empty, span }),
-            Entered::Other(yaml) => {
-                return Err(Stop {
-                    kind: ProblemKind::WrongType { expected: "a mapping", found: yaml.what() },
-                    span: yaml.span,
-                });
-            }
         }
         let mut seen: Vec<(String, Span)> = Vec::new();
         while let Some(key) = self.reader.key()?.filter(|_| !self.fields.problems.enough()) {
             let name = self.fields.text(&key).unwrap_or_default();
             if let Some((_, first)) = seen.iter().find(|(other, _)| **other == *name) {
                 let first = self.fields.problems.line(self.fields.at(*first));
-                self.fields.problem(key.span, ProblemKind::DuplicateKey { key: name.to_string(), first });
+                self.fields.problem(key.span, ProblemKind::DuplicateKey { key: excerpt(&name), first });
             }
             match &*name {
                 "version" => {
@@ -102,7 +96,7 @@ impl Decoder<'_, '_> {
     }
 
     fn version(&mut self, yaml: &Yaml<'_>) {
-        match self.fields.number::<u64>(yaml, "a version: a whole number from 1") {
+        match self.fields.number::<u64>(yaml, "a whole number from 1") {
             Some(0) => self.fields.problem(yaml.span, ProblemKind::Zero { what: "a version" }),
             Some(found) if found > VERSION => {
                 self.fields.problem(yaml.span, ProblemKind::NewerVersion { found, known: VERSION });
@@ -114,21 +108,14 @@ impl Decoder<'_, '_> {
     fn pools(&mut self, yaml: &Yaml<'_>) {
         for (key, name, value) in self.fields.entries(yaml) {
             let at = self.fields.at(key.span);
-            if let Some(capacity) = self.fields.amount(value, "a capacity") {
-                self.drafts.pools.push(Spanned { value: (name.into(), capacity), at });
-            }
+            // A pool of unknown capacity is still a pool: who names it is not to blame.
+            let capacity = self.fields.amount(value, "a capacity").unwrap_or(u32::MAX);
+            self.drafts.pools.push(Spanned { value: (name.into(), capacity), at });
         }
     }
 
     fn tasks(&mut self) -> Result<(), Stop> {
-        match self.reader.enter()? {
-            Entered::Map => {}
-            Entered::Other(Yaml { value: Value::Null, .. }) | Entered::Nothing => return Ok(()),
-            Entered::Other(yaml) => {
-                self.fields.wrong_type(&yaml, "a mapping of ids to tasks");
-                return Ok(());
-            }
-        }
+        let Entered::Map = self.reader.enter("a mapping of ids to tasks")? else { return Ok(()) };
         while let Some(key) = self.reader.key()? {
             let value = self.reader.value()?;
             if self.fields.problems.enough() {
@@ -145,7 +132,7 @@ impl Decoder<'_, '_> {
                 }
                 Err(source) => {
                     self.drafts.incomplete = true;
-                    self.fields.problem(key.span, ProblemKind::BadId { id: text.into(), source });
+                    self.fields.problem(key.span, ProblemKind::BadId { id: excerpt(&text), source });
                 }
             }
         }
@@ -210,7 +197,7 @@ impl Fields<'_> {
             "run" => Some(WhenSkipped::Run),
             "skip" => Some(WhenSkipped::Skip),
             _ => {
-                self.problem(yaml.span, ProblemKind::BadValue { text: text.into(), expected: "`run` or `skip`" });
+                self.problem(yaml.span, ProblemKind::BadValue { text: excerpt(&text), expected: "`run` or `skip`" });
                 None
             }
         }

@@ -164,10 +164,20 @@ impl Problems {
 
 /// The name of `known` that is most like `name`, if one is alike.
 pub(super) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let far = 1 + name.chars().count() / 4;
+    let length = name.chars().count();
+    let far = (1 + length / 4).min(length.saturating_sub(1));
     let folded = name.to_lowercase();
     let distance = |other: &str| strsim::osa_distance(&folded, &other.to_lowercase());
     let alike = known.into_iter().filter(|other| other.len().abs_diff(name.len()) <= far);
     let measured = alike.map(|other| (distance(other), other)).filter(|(distance, _)| *distance <= far);
     measured.min().map(|(_, other)| other)
+}
+
+/// `text`, or the beginning of a long one.
+pub(super) fn excerpt(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

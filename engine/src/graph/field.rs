@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::diagnose::{At, Problems, nearest};
+use super::diagnose::{At, Problems, excerpt, nearest};
 use super::draft::Spanned;
 use super::problem::ProblemKind;
 use super::source::Span;
@@ -33,7 +33,7 @@ impl Fields<'_> {
 
     pub(super) fn unknown(&mut self, key: &Yaml<'_>, field: &str, of: &'static str, known: &[&str]) {
         let nearest = nearest(field, known.iter().copied()).map(str::to_owned);
-        self.problem(key.span, ProblemKind::UnknownField { field: field.to_owned(), of, nearest });
+        self.problem(key.span, ProblemKind::UnknownField { field: excerpt(field), of, nearest });
     }
 
     /// The entries of a mapping with the text of their keys, each key once.
@@ -59,7 +59,7 @@ impl Fields<'_> {
                 }
                 Some(span) => {
                     let first = self.problems.line(self.at(*span));
-                    self.problem(key.span, ProblemKind::DuplicateKey { key: name.to_owned(), first });
+                    self.problem(key.span, ProblemKind::DuplicateKey { key: excerpt(name), first });
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Fields<'_> {
             Value::Text { text, plain: true } => {
                 let number = text.parse().ok();
                 if number.is_none() {
-                    self.problem(yaml.span, ProblemKind::BadValue { text: text.to_string(), expected });
+                    self.problem(yaml.span, ProblemKind::BadValue { text: excerpt(text), expected });
                 }
                 number
             }
@@ -131,7 +131,7 @@ impl Fields<'_> {
         if (0.0..=1.0).contains(&share) {
             return Some(share);
         }
-        let text = yaml.text().unwrap_or_default().to_owned();
+        let text = excerpt(yaml.text().unwrap_or_default());
         self.problem(yaml.span, ProblemKind::BadValue { text, expected: EXPECTED });
         None
     }
@@ -141,7 +141,7 @@ impl Fields<'_> {
         let text = self.text(yaml)?;
         let duration = super::duration::parse(&text);
         if duration.is_none() {
-            self.problem(yaml.span, ProblemKind::Duration { text: text.into() });
+            self.problem(yaml.span, ProblemKind::Duration { text: excerpt(&text) });
         }
         duration
     }

@@ -7,7 +7,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::command::is_glob;
-use super::diagnose::{At, Problems};
+use super::diagnose::{At, Problems, excerpt};
 use super::draft::Draft;
 use super::problem::ProblemKind;
 use super::reach::{self, Query};
@@ -32,7 +32,8 @@ pub(super) fn check(
             let (producer, reader) = (&tasks[read.producer.index()].id, &tasks[read.reader.index()].id);
             let (producer, reader) = (producer.clone(), reader.clone());
             let kind = match read.path {
-                Some(path) => ProblemKind::FileOfNoAncestor { path: path.into(), producer, reader },
+                _ if producer == reader => ProblemKind::OwnOutput { id: reader },
+                Some(path) => ProblemKind::FileOfNoAncestor { path: excerpt(path), producer, reader },
                 None => ProblemKind::OutputOfNoAncestor { from: producer, reader },
             };
             problems.add(read.at, kind);
@@ -86,12 +87,12 @@ fn files_read<'a>(tasks: &'a [Draft], problems: &mut Problems) -> Vec<Read<'a>> 
     for (at, task) in tasks.iter().enumerate() {
         let Some(command) = &task.command else { continue };
         let (task, spec) = (NodeIndex::new(at), &command.spec);
-        let named = |(written, at): (&'a Box<str>, &At)| {
+        let named = |written: &'a str, at: &At| {
             let full = full_path(spec.dir.as_deref(), written);
             Named { task, at: *at, written, full }
         };
-        inputs.extend(spec.inputs.iter().zip(&command.inputs).map(named));
-        outputs.extend(spec.outputs.iter().zip(&command.outputs).map(named));
+        inputs.extend(spec.inputs.iter().zip(&command.inputs).map(|(written, at)| named(written, at)));
+        outputs.extend(spec.outputs.iter().zip(&command.outputs).map(|(written, at)| named(written, at)));
     }
     let (input_globs, input_paths): (Vec<_>, Vec<_>) = inputs.iter().partition(|input| is_glob(input.written));
     let (output_globs, output_paths): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| is_glob(output.written));
@@ -100,7 +101,7 @@ fn files_read<'a>(tasks: &'a [Draft], problems: &mut Problems) -> Vec<Read<'a>> 
     for output in &output_paths {
         let first = *makers.entry(&output.full).or_insert(output.task);
         if first != output.task && !problems.enough() {
-            let (path, first) = (output.written.to_owned(), tasks[first.index()].id.clone());
+            let (path, first) = (excerpt(output.written), tasks[first.index()].id.clone());
             problems.add(output.at, ProblemKind::SameOutput { path, first });
         }
     }

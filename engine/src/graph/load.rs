@@ -110,10 +110,8 @@ impl Files {
 
     pub(super) fn compile(self) -> Result<Graph, GraphErrors> {
         let digest = self.digest();
-        let (sources, unread) = self.sources();
-        let mut problems = Problems::new(sources.clone());
-        let readable = unread.is_empty();
-        unread.into_iter().for_each(|(at, kind)| problems.add(at, kind));
+        let (sources, mut problems) = self.sources();
+        let readable = problems.is_empty();
         let mut drafts = decode_all(&sources, &mut problems);
         drafts.incomplete |= !readable;
         let files = sources.iter().map(|source| source.path.clone()).collect();
@@ -124,19 +122,21 @@ impl Files {
         }
     }
 
-    /// The files as text, and the problems so far; what is not UTF-8 is left out from there on.
-    fn sources(self) -> (Vec<Arc<SourceFile>>, Vec<(Option<At>, ProblemKind)>) {
-        let mut problems: Vec<_> = self.problems.into_iter().map(|kind| (None, kind)).collect();
+    /// The files as text, and the problems so far; of what is not UTF-8, a readable likeness.
+    fn sources(self) -> (Vec<Arc<SourceFile>>, Problems) {
         let mut sources = Vec::with_capacity(self.contents.len());
+        let mut broken = Vec::new();
         for (file, (path, bytes)) in (0..).zip(self.contents) {
             let text = String::from_utf8(bytes).unwrap_or_else(|error| {
                 let valid = error.utf8_error().valid_up_to();
-                let at = At { file, span: Span::new(valid, valid + char::REPLACEMENT_CHARACTER.len_utf8()) };
-                problems.push((Some(at), ProblemKind::NotUtf8));
+                broken.push(At { file, span: Span::new(valid, valid + char::REPLACEMENT_CHARACTER.len_utf8()) });
                 String::from_utf8_lossy(error.as_bytes()).into_owned()
             });
             sources.push(Arc::new(SourceFile::new(path, text)));
         }
+        let mut problems = Problems::new(sources.clone());
+        self.problems.into_iter().for_each(|kind| problems.add(None, kind));
+        broken.into_iter().for_each(|at| problems.add(at, ProblemKind::NotUtf8));
         (sources, problems)
     }
 }

@@ -18,6 +18,8 @@ mod model;
 mod order;
 mod problem;
 mod reach;
+#[cfg(test)]
+mod round_trip;
 mod selection;
 mod source;
 #[cfg(test)]

@@ -96,3 +96,86 @@ impl<N, E> Search<'_, N, E> {
         found.map(|_| way)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digraphs() -> impl Strategy<Value = DiGraph<(), (), u32>> {
+        (1..8u32, prop::collection::vec((0..8u32, 0..8u32), 0..14)).prop_map(|(size, edges)| {
+            let mut graph = DiGraph::default();
+            (0..size).for_each(|_| _ = graph.add_node(()));
+            graph.extend_with_edges(edges.into_iter().map(|(a, b)| (a % size, b % size)));
+            graph
+        })
+    }
+
+    /// How many edges lead from each node to each other at least, by relaxing until nothing changes.
+    fn distances(graph: &DiGraph<(), (), u32>) -> Vec<Vec<Option<usize>>> {
+        let size = graph.node_count();
+        let direct = |a, b| graph.contains_edge(NodeIndex::new(a), NodeIndex::new(b)).then_some(1);
+        let mut far: Vec<Vec<_>> = (0..size).map(|a| (0..size).map(|b| direct(a, b)).collect()).collect();
+        for via in 0..size {
+            for a in 0..size {
+                for b in 0..size {
+                    if let (Some(there), Some(on)) = (far[a][via], far[via][b]) {
+                        far[a][b] = Some(far[a][b].map_or(there + on, |known: usize| known.min(there + on)));
+                    }
+                }
+            }
+        }
+        far
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_an_order_or_a_cycle(graph in digraphs()) {
+            let cycles = cycles(&graph);
+            match topological(&graph) {
+                Some(order) => {
+                    prop_assert!(cycles.is_empty());
+                    let position = |node| order.iter().position(|other| *other == node).unwrap();
+                    prop_assert_eq!(order.len(), graph.node_count());
+                    for edge in graph.edge_indices() {
+                        let (from, to) = graph.edge_endpoints(edge).unwrap();
+                        prop_assert!(position(from) < position(to));
+                    }
+                }
+                None => prop_assert!(!cycles.is_empty()),
+            }
+        }
+
+        #[test]
+        fn each_knot_has_one_shortest_cycle(graph in digraphs()) {
+            let far = distances(&graph);
+            let cyclic = |a: usize| far[a][a].is_some();
+            let knot = |a: usize| (0..far.len()).filter(|b| far[a][*b].is_some() && far[*b][a].is_some()).collect();
+            let knots: BTreeSet<Vec<usize>> = (0..far.len()).filter(|a| cyclic(*a)).map(knot).collect();
+            let cycles = cycles(&graph);
+            let mut of_cycles: Vec<Vec<usize>> = cycles.iter().map(|cycle| knot(cycle[0].index())).collect();
+            of_cycles.sort();
+            prop_assert_eq!(of_cycles, knots.into_iter().collect::<Vec<_>>());
+            for cycle in cycles {
+                let next = cycle.iter().cycle().skip(1);
+                prop_assert!(cycle.iter().zip(next).all(|(a, b)| graph.contains_edge(*a, *b)));
+                let members: Vec<usize> = knot(cycle[0].index());
+                prop_assert_eq!(Some(cycle.len()), members.iter().filter_map(|a| far[*a][*a]).min());
+                prop_assert_eq!(Some(&cycle[0]), cycle.iter().min());
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_chain_and_a_great_ring_are_no_trouble() {
+        let size = 100_000u32;
+        let mut graph = DiGraph::<(), (), u32>::default();
+        graph.extend_with_edges((1..size).map(|to| (to - 1, to)));
+        assert_eq!(topological(&graph).map(|order| order.len()), Some(size as usize));
+        graph.extend_with_edges([(size - 1, 0)]);
+        assert_eq!(cycles(&graph).iter().map(Vec::len).collect::<Vec<_>>(), [size as usize]);
+    }
+}

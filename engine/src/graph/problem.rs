@@ -52,6 +52,10 @@ pub enum ProblemKind {
     Glob { text: String, reason: String },
     #[error("an environment variable cannot be called `{name}`")]
     EnvName { name: String },
+    #[error(
+        "the value of an environment variable is a text, `{{from: ID}}`, `{{from: ID, field: PATH}}` or `{{secret: NAME}}`"
+    )]
+    EnvForm,
 
     #[error("the file does not say its format's version")]
     NoVersion,
@@ -88,6 +92,8 @@ pub enum ProblemKind {
     OverCapacity { pool: String, amount: u32, capacity: u32 },
     #[error("an output of `{from}` is read, and `{from}` is no ancestor of `{reader}`")]
     OutputOfNoAncestor { from: TaskId, reader: TaskId },
+    #[error("`{id}` reads an output of its own")]
+    OwnOutput { id: TaskId },
     #[error("`{path}` is made by `{producer}`, which is no ancestor of `{reader}`")]
     FileOfNoAncestor { path: String, producer: TaskId, reader: TaskId },
     #[error("`{path}` is made by two tasks, first by `{first}`")]

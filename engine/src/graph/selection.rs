@@ -80,7 +80,8 @@ impl Selection {
     /// Names each name that is unknown, and what cannot be combined.
     pub fn resolve(&self, graph: &Graph) -> Result<Selected, SelectionErrors> {
         let mut names = Names { graph, reasons: Vec::new() };
-        if !self.only.is_empty() && !(self.until.is_empty() && self.from.is_empty()) {
+        let restricted = !(self.until.is_empty() && self.from.is_empty());
+        if restricted && !self.only.is_empty() {
             names.reasons.push(SelectionError::OnlyAndMore);
         }
         let until = names.find(&self.until);
@@ -94,10 +95,10 @@ impl Selection {
         let again = graph.with_descendants(from);
         let wanted = if !self.only.is_empty() {
             flags(graph, only)
-        } else if self.until.is_empty() && self.from.is_empty() {
-            vec![true; graph.len()]
-        } else {
+        } else if restricted {
             graph.with_ancestors(until.into_iter().chain(graph.indices().filter(|task| again[task.index()])))
+        } else {
+            vec![true; graph.len()]
         };
         let mut forced = flags(graph, force);
         forced.iter_mut().zip(again).for_each(|(forced, again)| *forced |= again);

@@ -1,12 +1,12 @@
 //! The text of a graph file, and places in it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 /// A graph file that was read.
-#[derive(Debug)]
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     pub(super) text: String,
@@ -21,8 +21,11 @@ pub(super) struct Span {
     pub(super) end: u32,
 }
 
-/// How much of a long line is shown on either side of the place in question, in bytes.
-const SHOWN_AROUND: usize = 120;
+/// How much is shown at most on either side of the place in question, in bytes.
+const SHOWN_AROUND: usize = 200;
+
+/// How much of a line is shown on either side of the place if more would be too much, in bytes.
+const SHOWN_OF_LINE: usize = 60;
 
 impl SourceFile {
     pub(super) fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
@@ -48,11 +51,13 @@ impl SourceFile {
         (line + 1, self.text[self.lines()[line]..offset].chars().count() + 1)
     }
 
-    /// What of `span` is on its first line, at least one character unless the file ends there.
+    /// What of `span` is on its first line and not too long to be shown, at least one character unless the line ends
+    /// there.
     pub(super) fn first_line(&self, span: Span) -> SourceSpan {
         let start = self.boundary(span.start as usize);
         let rest = &self.text[start..];
-        let longest = rest.find(['\n', '\r']).unwrap_or(rest.len());
+        let line = rest.find(['\n', '\r']).unwrap_or(rest.len());
+        let longest = rest.floor_char_boundary(line.min(SHOWN_AROUND));
         let shortest = rest.chars().next().filter(|c| !matches!(c, '\n' | '\r')).map_or(0, char::len_utf8);
         let length = self.boundary(span.end as usize).saturating_sub(start).min(longest).max(shortest);
         (start, length).into()
@@ -61,6 +66,13 @@ impl SourceFile {
     /// The last place at or before `offset` where the text can be cut.
     fn boundary(&self, offset: usize) -> usize {
         self.text.floor_char_boundary(offset)
+    }
+}
+
+/// The text is left out: it may be many megabytes.
+impl fmt::Debug for SourceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SourceFile").field(&self.path).finish()
     }
 }
 
@@ -78,11 +90,16 @@ impl SourceCode for SourceFile {
             return Err(MietteError::OutOfBounds);
         }
         let lines = self.lines();
-        let first = self.line_at(start).saturating_sub(before);
-        let last = self.line_at(end) + after;
-        let from = lines[first].max(self.boundary(start.saturating_sub(SHOWN_AROUND * (before + 1))));
-        let to = lines.get(last + 1).map_or(self.text.len(), |next| next - 1);
-        let to = to.min(self.boundary(end + SHOWN_AROUND * (after + 1))).max(end);
+        let from = match lines[self.line_at(start).saturating_sub(before)] {
+            _ if before == 0 => start,
+            from if start - from <= SHOWN_AROUND => from,
+            _ => lines[self.line_at(start)].max(self.boundary(start.saturating_sub(SHOWN_OF_LINE))),
+        };
+        let end_of = |line: usize| lines.get(line + 1).map_or(self.text.len(), |next| next - 1).max(end);
+        let to = match end_of(self.line_at(end) + after) {
+            to if to - end <= SHOWN_AROUND => to,
+            _ => end_of(self.line_at(end)).min(self.text.ceil_char_boundary(end + SHOWN_OF_LINE)),
+        };
         let line = self.line_at(from);
         Ok(Box::new(MietteSpanContents::new_named(
             self.path.display().to_string(),
@@ -90,7 +107,7 @@ impl SourceCode for SourceFile {
             (from, to - from).into(),
             line,
             self.text[lines[line]..from].chars().count(),
-            lines.len(),
+            self.line_at(to) - line + 1,
         )))
     }
 }
@@ -117,6 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn lines_around_are_shown() {
+        let file = SourceFile::new("g", "a\nb\ncde\nf\ng");
+        let shown = file.read_span(&(5, 1).into(), 1, 1).unwrap();
+        assert_eq!((shown.data(), shown.line(), shown.column()), (&b"b\ncde\nf"[..], 1, 0));
+        let shown = file.read_span(&(5, 1).into(), 0, 0).unwrap();
+        assert_eq!((shown.data(), shown.line(), shown.column()), (&b"de"[..], 2, 1));
+        assert!(file.read_span(&(12, 1).into(), 0, 0).is_err());
+    }
+
+    #[test]
     fn a_span_ends_with_its_line() {
         let file = SourceFile::new("g", "ab\ncd");
         assert_eq!(file.first_line(Span::new(1, 5)), (1, 1).into());
@@ -128,7 +155,7 @@ mod tests {
     fn little_of_a_long_line_is_shown() {
         let file = SourceFile::new("g", "x".repeat(1_000_000));
         let shown = file.read_span(&(500_000, 3).into(), 1, 1).unwrap();
-        assert!(shown.data().len() < 1000);
-        assert!(shown.span().offset() <= 500_000);
+        assert_eq!(shown.data().len(), 60 + 3 + 60);
+        assert_eq!((shown.line(), shown.column()), (0, 500_000 - 60));
     }
 }

@@ -52,12 +52,12 @@ struct Anchored<'a> {
 }
 
 /// What stands where a mapping is expected.
-pub(super) enum Entered<'a> {
+pub(super) enum Entered {
     /// A mapping: its entries come next.
     Map,
-    /// Something else.
-    Other(Yaml<'a>),
-    /// Nothing: the file holds no document.
+    /// Nothing, here.
+    Null(Span),
+    /// No document at all.
     Nothing,
 }
 
@@ -74,15 +74,23 @@ impl<'a> Reader<'a> {
         Self { events, text, anchors: HashMap::new(), copied: 0 }
     }
 
-    /// Enters the mapping that the document, or the value that comes next, is.
-    pub(super) fn enter(&mut self) -> Result<Entered<'a>, Stop> {
+    /// Enters the mapping that the document, or the value that comes next, is. Anything else in its place is not read,
+    /// so that junk is left early.
+    pub(super) fn enter(&mut self, expected: &'static str) -> Result<Entered, Stop> {
         loop {
-            match self.next()? {
-                (Event::StreamStart | Event::DocumentStart(..), _) => {}
-                (Event::StreamEnd, _) => return Ok(Entered::Nothing),
-                (Event::MappingStart(..), _) => return Ok(Entered::Map),
-                (event, span) => return Ok(Entered::Other(self.build(event, span, 0)?)),
-            }
+            let (event, span) = self.next()?;
+            let found = match event {
+                Event::StreamStart | Event::DocumentStart(..) => continue,
+                Event::StreamEnd => return Ok(Entered::Nothing),
+                Event::MappingStart(..) => return Ok(Entered::Map),
+                Event::SequenceStart(..) => "a list",
+                event => match self.build(event, span, 0)?.value {
+                    Value::Null => return Ok(Entered::Null(span)),
+                    Value::Map(_) => "an alias",
+                    _ => "a text",
+                },
+            };
+            return Err(Stop { kind: ProblemKind::WrongType { expected, found }, span });
         }
     }
 
@@ -129,16 +137,18 @@ impl<'a> Reader<'a> {
         if depth > MAX_DEPTH {
             return Err(Stop { kind: ProblemKind::TooDeep { limit: MAX_DEPTH }, span });
         }
+        let mut end = span.end;
         let (anchor, tag, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !tag.as_deref().is_some_and(is_text);
                 (anchor, tag, scalar(text, plain))
             }
-            Event::SequenceStart(_, anchor, tag) => (anchor, tag, self.list(depth)?),
-            Event::MappingStart(_, anchor, tag) => (anchor, tag, self.map(depth)?),
+            Event::SequenceStart(_, anchor, tag) => (anchor, tag, self.list(depth, &mut end)?),
+            Event::MappingStart(_, anchor, tag) => (anchor, tag, self.map(depth, &mut end)?),
             Event::Alias(anchor) => return self.copy(anchor, span),
             _ => return Err(Stop { kind: ProblemKind::Syntax("a value was expected".to_owned()), span }),
         };
+        let span = Span { end, ..span };
         if let Some(tag) = tag.filter(|tag| !(tag.is_yaml_core_schema() || is_text(tag))) {
             return Err(Stop { kind: ProblemKind::Tag { tag: tag.to_string() }, span });
         }
@@ -151,21 +161,27 @@ impl<'a> Reader<'a> {
         Ok(tree)
     }
 
-    fn list(&mut self, depth: usize) -> Result<Value<'a>, Stop> {
+    fn list(&mut self, depth: usize, end: &mut u32) -> Result<Value<'a>, Stop> {
         let mut list = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(Value::List(list)),
+                (Event::SequenceEnd, span) => {
+                    *end = span.end;
+                    return Ok(Value::List(list));
+                }
                 (event, span) => list.push(self.build(event, span, depth + 1)?),
             }
         }
     }
 
-    fn map(&mut self, depth: usize) -> Result<Value<'a>, Stop> {
+    fn map(&mut self, depth: usize, end: &mut u32) -> Result<Value<'a>, Stop> {
         let (mut map, mut merged) = (Vec::new(), Vec::new());
         loop {
             match self.next()? {
-                (Event::MappingEnd, _) => break,
+                (Event::MappingEnd, span) => {
+                    *end = span.end;
+                    break;
+                }
                 (event, span) => {
                     let key = self.build(event, span, depth + 1)?;
                     let (event, span) = self.next()?;
@@ -235,7 +251,8 @@ impl Yaml<'_> {
     pub(super) fn what(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
-            Value::Text { .. } => "a text",
+            Value::Text { plain: true, .. } => "a text",
+            Value::Text { plain: false, .. } => "a text in quotes",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
         }

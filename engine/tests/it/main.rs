@@ -1,4 +1,6 @@
 //! Integration tests of the engine: one binary, one module a subject.
 
-mod process;
+mod bad_graphs;
 mod driver;
+mod process;
+mod snapshot;
