@@ -5,6 +5,7 @@
 //! sees is a fold over one stream of [events](event).
 
 pub mod checkpoint;
+pub mod cli;
 pub mod context;
 pub mod event;
 pub mod fingerprint;

@@ -1,1 +1,5 @@
-//! The private AI cloud as taskrun plugins.
+//! The private AI cloud as taskrun plugins, and the program `taskrun`.
+
+mod product;
+
+pub use product::Cloud;

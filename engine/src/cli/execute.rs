@@ -211,7 +211,7 @@ pub(super) fn make_reporter(output: Output, redactor: &Redactor) -> Box<dyn Repo
         err: Box::new(Redacting { to: std::io::stderr(), redactor: redactor.clone() }),
         size: Box::new(size),
         color: show::colored(),
-        unicode: Unicode::from_environment(),
+        unicode: unicode(),
         zone: jiff::tz::TimeZone::system(),
     };
     reporter(kind, streams)
@@ -235,4 +235,14 @@ impl<W: Write> Write for Redacting<W> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.to.flush()
     }
+}
+
+/// What the locale says that a terminal can show.
+fn unicode() -> Unicode {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    let utf8 = locale.is_some_and(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    });
+    if utf8 { Unicode::Yes } else { Unicode::No }
 }

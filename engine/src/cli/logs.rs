@@ -10,16 +10,13 @@ use super::execute::{make_reporter, run_folder};
 use super::main::say;
 use super::session::Session;
 use super::status::now_of;
-use crate::checkpoint::{Checkpoint, Status};
+use crate::checkpoint::Status;
 use crate::event::{Event, EventKind};
 use crate::report::{LogTail, RunHistory, html};
 use crate::run::events::now;
 
 /// How often a followed file is looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
-
-/// How much of a log a report shows, in bytes.
-const REPORT_TAIL: u64 = 64 * 1024;
 
 pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
     let id = args.id.parse().map_err(|error| CliError::usage(format!("`{}` is no id of a task: {error}", args.id)))?;
@@ -153,8 +150,8 @@ pub(super) fn report(session: &Session, args: &ReportArgs) -> Result<u8, CliErro
         .map_while(Result::ok)
         .filter_map(|line| serde_json::from_str(&line).ok())
         .collect();
-    let logs = log_tails(session, &checkpoint, &events);
-    let page = html(&RunHistory { events, logs });
+    let logs = log_tails(session, &events);
+    let page = html(&[RunHistory { events, logs }], &jiff::tz::TimeZone::system());
     let page = session.world.redactor.redact_str(&page);
     let out = args.out.clone().unwrap_or_else(|| session.state.join("report.html"));
     std::fs::write(&out, page.as_bytes())
@@ -163,20 +160,13 @@ pub(super) fn report(session: &Session, args: &ReportArgs) -> Result<u8, CliErro
 }
 
 /// The ends of the logs of all attempts of a run.
-fn log_tails(session: &Session, _checkpoint: &Checkpoint, events: &[Event]) -> Vec<LogTail> {
+fn log_tails(session: &Session, events: &[Event]) -> Vec<LogTail> {
     let attempts = events.iter().filter_map(|event| match &event.kind {
         EventKind::TaskStarted { task, attempt, .. } => Some((task, *attempt)),
         _ => None,
     });
-    let tail = |(task, attempt): (&crate::TaskId, u32)| {
-        let path = session.world.log_path(task, attempt);
-        let mut file = std::fs::File::open(&path).ok()?;
-        let length = file.metadata().ok()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(REPORT_TAIL))).ok()?;
-        let mut bytes = Vec::new();
-        file.take(REPORT_TAIL).read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Some(LogTail { task: task.clone(), attempt, text, path })
-    };
-    attempts.filter_map(tail).collect()
+    // An attempt that wrote nothing has no log.
+    attempts
+        .filter_map(|(task, attempt)| LogTail::read(task.clone(), attempt, &session.world.log_path(task, attempt)).ok())
+        .collect()
 }

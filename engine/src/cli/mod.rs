@@ -4,6 +4,7 @@
 
 pub mod args;
 mod destroy;
+mod detach;
 pub mod error;
 mod execute;
 mod inspect;

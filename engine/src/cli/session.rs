@@ -10,7 +10,7 @@ use super::product::{ConfigureOptions, Product};
 use crate::checkpoint::{Checkpoint, Record};
 use crate::context::Dirs;
 use crate::graph::{Graph, load_cached};
-use crate::journal::{Holder, Identity, JournalError, Lock, LockError, RealDisk, Seen, Tail, Writer};
+use crate::journal::{Identity, JournalError, Lock, LockError, RealDisk, Seen, Tail, Writer, set_aside};
 use crate::process::{end_orphans, find_orphans};
 use crate::redact::Redactor;
 use crate::registry::Registry;
@@ -107,10 +107,18 @@ impl Session {
         let (lock, mut notices) = self.lock()?;
         self.refuse_to_begin_anew()?;
         let mut checkpoint = Checkpoint::default();
-        let opened = Writer::open(lock, Arc::new(RealDisk), &self.identity, |_, payload| {
+        let opened = Writer::open(Arc::clone(&lock), Arc::new(RealDisk), &self.identity, |_, payload| {
             Ok(fold(&mut checkpoint, payload)?)
         });
-        let (writer, opened) = opened.map_err(|error| self.journal_error(error))?;
+        let (writer, opened) = match opened {
+            Ok(opened) => opened,
+            Err(error @ JournalError::Damaged { .. }) => {
+                let aside = set_aside(&lock, &RealDisk).map_err(|error| journal_error(&error))?;
+                return Err(CliError::new(exit::STATE, format!("{error}; it was set aside as {}", aside.display()))
+                    .with_hint("rebuild the state from what exists: taskrun recover"));
+            }
+            Err(error) => return Err(journal_error(&error)),
+        };
         if let Some(torn) = opened.torn {
             notices.push(format!(
                 "the journal ended in the middle of a record, as after a power failure: {} bytes at {} were cut",
@@ -129,11 +137,13 @@ impl Session {
         std::fs::create_dir_all(&self.state).map_err(|error| {
             CliError::caused(exit::STATE, format!("make the state folder {}", self.state.display()), &error)
         })?;
-        let (lock, stale) = Lock::acquire(&self.state).map_err(|error| lock_error(&error))?;
-        let notices = stale.iter().map(|holder: &Holder| {
-            format!("the last run (pid {}, since {}) ended without saying goodbye; going on from its journal", holder.pid, holder.since)
+        let command = std::env::args().collect::<Vec<_>>().join(" ");
+        let lock = Lock::acquire(&self.state, &command).map_err(|error| lock_error(&error))?;
+        let stale = lock.predecessor().map(|holder| {
+            let (pid, since) = (holder.pid, &holder.since);
+            format!("the last run (pid {pid}, since {since}) ended without saying goodbye; going on from its journal")
         });
-        let notices = notices.collect();
+        let notices = stale.into_iter().collect();
         Ok((Arc::new(lock), notices))
     }
 
@@ -142,20 +152,11 @@ impl Session {
         if self.state.join(crate::journal::FILE_NAME).exists() {
             return Ok(());
         }
-        let aside = std::fs::read_dir(&self.state).into_iter().flatten().flatten();
-        let damaged = aside.map(|entry| entry.path()).find(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("journal.damaged"))
-        });
-        match damaged {
+        match super::recover::newest_damaged(&self.state) {
             None => Ok(()),
             Some(path) => Err(CliError::new(exit::STATE, format!("the journal was damaged and set aside: {}", path.display()))
                 .with_hint("rebuild the state from what exists: taskrun recover")),
         }
-    }
-
-    /// Says what is wrong with the journal, and sets a damaged one aside.
-    fn journal_error(&self, error: JournalError) -> CliError {
-        journal_error(&error)
     }
 }
 
@@ -186,7 +187,6 @@ pub(super) fn read_checkpoint(state: &Path, identity: &Identity) -> Result<Check
                 foreign = (header.identity() != *identity).then(|| header.identity());
             }
             Seen::Frame { payload, .. } => fold(&mut checkpoint, payload)?,
-            Seen::Gone => checkpoint = Checkpoint::default(),
         }
         Ok(())
     });
@@ -232,7 +232,7 @@ fn fence(checkpoint: &Checkpoint) -> Result<Vec<String>, CliError> {
     let orphans = find_orphans(&attempts).map_err(|error| failed(&error))?;
     let told = orphans.iter().map(|orphan| format!("ended pid {}, left over from the last run: {}", orphan.process, orphan.command));
     let told = told.collect();
-    end_orphans(&attempts, ORPHAN_GRACE).map_err(|error| failed(&error))?;
+    end_orphans(&orphans, ORPHAN_GRACE).map_err(|error| failed(&error))?;
     Ok(told)
 }
 

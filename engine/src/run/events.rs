@@ -19,21 +19,23 @@ pub struct EventSink(Arc<Shared>);
 struct Shared {
     run: u64,
     next: Mutex<(u64, Sender<Event>)>,
-    backlog: AtomicUsize,
+    backlog: Arc<AtomicUsize>,
 }
 
 /// The other end of an [`EventSink`].
 pub struct EventStream {
     events: Receiver<Event>,
-    shared: Arc<Shared>,
+    /// Shared with the sinks, which alone hold the sender: the stream ends with the last of them.
+    backlog: Arc<AtomicUsize>,
 }
 
 impl EventSink {
     /// A sink for the events of run number `run`, and the stream they come out of.
     pub fn new(run: u64) -> (Self, EventStream) {
         let (sender, events) = channel();
-        let shared = Arc::new(Shared { run, next: Mutex::new((1, sender)), backlog: AtomicUsize::new(0) });
-        (Self(Arc::clone(&shared)), EventStream { events, shared })
+        let backlog = Arc::new(AtomicUsize::new(0));
+        let shared = Shared { run, next: Mutex::new((1, sender)), backlog: Arc::clone(&backlog) };
+        (Self(Arc::new(shared)), EventStream { events, backlog })
     }
 
     /// Sends an event. Never blocks; output that nobody keeps up with is left out.
@@ -63,7 +65,7 @@ impl EventStream {
         match self.events.recv_timeout(timeout) {
             Ok(event) => {
                 if let EventKind::Output { text, .. } = &event.kind {
-                    self.shared.backlog.fetch_sub(text.len(), Ordering::Relaxed);
+                    self.backlog.fetch_sub(text.len(), Ordering::Relaxed);
                 }
                 Ok(Some(event))
             }
