@@ -167,7 +167,12 @@ fn more_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn bytes_of(path: &Path) -> Result<Vec<u8>, ProblemKind> {
     let unreadable = |source| ProblemKind::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_MIB * 1024 * 1024 + 1).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| {
+        // What is no ordinary file has no length; one that grows in the meantime is read to its end as well.
+        let length = file.metadata()?.len().min(MAX_MIB * 1024 * 1024);
+        bytes.reserve_exact(length as usize + 1);
+        file.take(MAX_MIB * 1024 * 1024 + 1).read_to_end(&mut bytes)
+    });
     match read {
         Err(error) if error.kind() == ErrorKind::IsADirectory => Err(ProblemKind::Folder { path: path.to_owned() }),
         Err(error) => Err(unreadable(error)),
