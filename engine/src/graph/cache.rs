@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::diagnose::GraphErrors;
 use super::load::Files;
-use super::model::{Digest, Graph, Need, Node, Parts, Pool};
+use super::model::{Digest, Edge, Graph, Node, Parts, Pool};
 
 /// Where a graph came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ struct Compiled<N> {
     files: Vec<std::path::PathBuf>,
     pools: Vec<Pool>,
     nodes: Vec<N>,
-    needs: Vec<Vec<(u32, Need)>>,
+    edges: Vec<Edge>,
 }
 
 fn header(digest: Digest, body: &[u8]) -> [[u8; 32]; 3] {
@@ -75,12 +75,13 @@ fn header(digest: Digest, body: &[u8]) -> [[u8; 32]; 3] {
 }
 
 fn encode(graph: &Graph) -> Result<Vec<u8>, postcard::Error> {
-    let needs = |task| graph.needs(task).map(|(need, how)| (need.index() as u32, how)).collect();
+    let index = |task: NodeIndex| task.index() as u32;
+    let edges = |to| graph.needs(to).map(move |(from, need)| Edge { from: index(from), to: index(to), need });
     let compiled = Compiled::<&Node> {
         files: graph.files().to_vec(),
         pools: graph.pools().to_vec(),
         nodes: graph.indices().map(|task| &graph[task]).collect(),
-        needs: graph.indices().map(needs).collect(),
+        edges: graph.indices().flat_map(edges).collect(),
     };
     let body = postcard::to_stdvec(&compiled)?;
     Ok([header(graph.digest(), &body).as_flattened(), &body].concat())
@@ -95,10 +96,8 @@ fn decode(bytes: &[u8], digest: Digest) -> Result<Graph, Unusable> {
         }
     }
     let compiled: Compiled<Node> = postcard::from_bytes(body).map_err(|_| Unusable::Damaged)?;
-    let index = |(need, how): (u32, Need)| (NodeIndex::new(need as usize), how);
-    let needs: Vec<_> = compiled.needs.into_iter().map(|needs| needs.into_iter().map(index).collect()).collect();
     let parts = Parts { pools: compiled.pools, files: compiled.files, digest };
-    Graph::assemble(compiled.nodes, &needs, parts).ok_or(Unusable::Damaged)
+    Graph::assemble(compiled.nodes.into_iter(), &compiled.edges, parts).ok_or(Unusable::Damaged)
 }
 
 /// Writes beside `cache` and renames, so that a reader never finds half of it.

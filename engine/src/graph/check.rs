@@ -7,7 +7,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::diagnose::{Problems, excerpt};
 use super::draft::{Draft, Drafts};
 use super::flow;
-use super::model::{Claim, Graph, Need, Node, NodeKind, Parts, Place, Pool, WhenSkipped};
+use super::model::{Claim, Edge, Graph, Need, Node, NodeKind, Parts, Place, Pool, WhenSkipped};
 use super::order;
 use super::problem::ProblemKind;
 
@@ -21,14 +21,13 @@ pub(super) fn check(mut drafts: Drafts, parts: Parts, problems: &mut Problems) -
     let ids: HashMap<&str, NodeIndex> =
         drafts.tasks.iter().enumerate().map(|(at, draft)| (draft.id.as_str(), NodeIndex::new(at))).collect();
     let mut checker = Checker { drafts: &drafts, ids: &ids, pools: &pools, problems };
-    let needs: Vec<_> = drafts.tasks.iter().map(|draft| checker.needs(draft)).collect();
+    let mut edges = Vec::new();
+    (0..).zip(&drafts.tasks).for_each(|(to, draft)| checker.needs(to, draft, &mut edges));
     let claims: Vec<_> = drafts.tasks.iter().map(|draft| checker.claims(draft)).collect();
 
-    let edges = needs.iter().enumerate().flat_map(|(at, needs)| needs.iter().map(move |(need, _)| (need.index(), at)));
-    let edges: Vec<(u32, u32)> = edges.map(|(from, to)| (narrow(from), narrow(to))).collect();
     let mut shape = DiGraph::<(), (), u32>::with_capacity(drafts.tasks.len(), edges.len());
     drafts.tasks.iter().for_each(|_| _ = shape.add_node(()));
-    shape.extend_with_edges(edges);
+    shape.extend_with_edges(edges.iter().map(|edge| (edge.from, edge.to)));
     match order::topological(&shape) {
         Some(topological) => flow::check(&drafts.tasks, &ids, &shape, &topological, drafts.incomplete, problems),
         None => cycles(&drafts, &shape, problems),
@@ -38,7 +37,7 @@ pub(super) fn check(mut drafts: Drafts, parts: Parts, problems: &mut Problems) -
     }
     let places: Vec<u32> = drafts.tasks.iter().map(|draft| narrow(problems.line(draft.at))).collect();
     let nodes = drafts.tasks.into_iter().zip(claims).zip(places).map(|((draft, pools), line)| node(draft, pools, line));
-    Graph::assemble(nodes.collect(), &needs, Parts { pools, ..parts })
+    Graph::assemble(nodes, &edges, Parts { pools, ..parts })
 }
 
 /// Numbers of tasks, pools and lines are far below 2³²: the size of the files bounds them.
@@ -46,7 +45,7 @@ fn narrow(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn node(draft: Draft, pools: Vec<Claim>, line: u32) -> Node {
+fn node(draft: Draft, pools: Box<[Claim]>, line: u32) -> Node {
     let kind = match draft.command {
         Some(command) => NodeKind::Command(Box::new(command.spec)),
         None => NodeKind::Plugin {
@@ -103,8 +102,7 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn needs(&mut self, draft: &Draft) -> Vec<(NodeIndex, Need)> {
-        let mut needs = Vec::with_capacity(draft.needs.len());
+    fn needs(&mut self, to: u32, draft: &Draft, edges: &mut Vec<Edge>) {
         let mut seen = HashSet::new();
         let skips: HashMap<&str, WhenSkipped> =
             draft.when_skipped.some.iter().map(|(need, when)| (&*need.value, *when)).collect();
@@ -124,7 +122,7 @@ impl Checker<'_> {
                 self.problems.add(need.at, ProblemKind::DuplicateNeed { id });
             } else {
                 let when_skipped = skips.get(name).copied().unwrap_or(draft.when_skipped.all);
-                needs.push((*index, Need { when_skipped }));
+                edges.push(Edge { from: narrow(index.index()), to, need: Need { when_skipped } });
             }
         }
         for (need, _) in &draft.when_skipped.some {
@@ -132,10 +130,9 @@ impl Checker<'_> {
                 self.problems.add(need.at, ProblemKind::NotANeed { id: excerpt(&need.value) });
             }
         }
-        needs
     }
 
-    fn claims(&mut self, draft: &Draft) -> Vec<Claim> {
+    fn claims(&mut self, draft: &Draft) -> Box<[Claim]> {
         let mut claims = Vec::with_capacity(draft.claims.len());
         for (name, amount) in &draft.claims {
             let found = self.pools.iter().enumerate().find(|(_, pool)| pool.name == name.value);
@@ -150,7 +147,7 @@ impl Checker<'_> {
             }
             claims.push(Claim { pool: u16::try_from(index).unwrap_or(u16::MAX), amount: *amount });
         }
-        claims
+        claims.into()
     }
 }
 

@@ -84,13 +84,13 @@ impl Gatherer {
         let (outputs, output_places) = apart(self.outputs);
         let spec = CommandSpec {
             run: self.run?,
-            env: self.env,
+            env: self.env.into(),
             dir: self.dir,
             inputs,
             outputs,
             probe: self.probe,
             destroy: self.destroy,
-            transient_exit_codes: self.transient_exit_codes,
+            transient_exit_codes: self.transient_exit_codes.into(),
         };
         Some(Box::new(CommandDraft { spec, reads: self.reads, inputs: input_places, outputs: output_places }))
     }
@@ -148,7 +148,7 @@ impl Fields<'_> {
     /// A script, or a list of a program and its arguments.
     fn run(&mut self, yaml: &Yaml<'_>) -> Option<Run> {
         match &yaml.value {
-            Value::List(list) if !list.is_empty() => Some(Run::Argv(self.all(list, Self::text))),
+            Value::List(list) if !list.is_empty() => Some(Run::Argv(self.all(list, Self::text).into())),
             Value::Text { .. } => self.text(yaml).map(Run::Shell),
             _ => {
                 self.wrong_type(yaml, "a script, or a list of a program and its arguments");
@@ -192,6 +192,7 @@ pub(super) fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?', '[', '{'])
 }
 
-fn apart(patterns: Vec<Spanned<Box<str>>>) -> (Vec<Box<str>>, Vec<At>) {
-    patterns.into_iter().map(|pattern| (pattern.value, pattern.at)).unzip()
+fn apart(patterns: Vec<Spanned<Box<str>>>) -> (Box<[Box<str>]>, Vec<At>) {
+    let (patterns, places): (Vec<_>, _) = patterns.into_iter().map(|pattern| (pattern.value, pattern.at)).unzip();
+    (patterns.into(), places)
 }

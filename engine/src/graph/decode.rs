@@ -152,7 +152,7 @@ impl Decoder<'_, '_> {
                 "needs" => draft.needs = fields.texts(value),
                 "when_skipped" => draft.when_skipped = fields.skips(value),
                 "pool" => draft.claims = fields.claims(value),
-                "retries" => draft.retries = fields.retries(value),
+                "retries" => draft.retries = fields.retries(value).map(Box::new),
                 "timeout" => draft.timeout = fields.duration(value).and_then(|it| fields.some_time(it, value)),
                 "uses" => {
                     plugin_field.get_or_insert(key.span);

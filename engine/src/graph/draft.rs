@@ -31,7 +31,7 @@ pub(super) struct Draft {
     pub(super) needs: Vec<Spanned<Box<str>>>,
     pub(super) when_skipped: Skips,
     pub(super) claims: Vec<(Spanned<Box<str>>, u32)>,
-    pub(super) retries: Option<Retries>,
+    pub(super) retries: Option<Box<Retries>>,
     pub(super) timeout: Option<Duration>,
     pub(super) uses: Option<Spanned<Box<str>>>,
     pub(super) with: serde_json::Value,

@@ -41,7 +41,7 @@ impl Graph {
     /// Makes sure that each plugin that the graph uses is among `known`.
     ///
     /// # Errors
-    /// Each task whose plugin is not, with its place if the files are still there.
+    /// Each task whose plugin is not, with its place if the files are still what they were.
     pub fn check_plugins(&self, known: &[&str]) -> Result<(), GraphErrors> {
         let plugin = |node: &Node| match &node.kind {
             NodeKind::Plugin { uses, .. } => Some(uses.clone()),
@@ -51,7 +51,8 @@ impl Graph {
         let unknown: Vec<_> = used.filter(|(_, uses)| !known.contains(&&**uses)).collect();
         let (Some(main), false) = (self.files().first(), unknown.is_empty()) else { return Ok(()) };
         // A graph does not keep the places of names: the files are read again, only now that one is to be shown.
-        let (sources, _) = Files::read(main).sources();
+        let files = Some(Files::read(main)).filter(|files| files.digest() == self.digest());
+        let (sources, _) = files.map(Files::sources).unwrap_or_default();
         let drafts = decode_all(&sources, &mut Problems::new(sources.clone()));
         let drafts: HashMap<_, &Draft> = drafts.tasks.iter().map(|draft| (&draft.id, draft)).collect();
         let mut problems = Problems::new(sources);
@@ -76,6 +77,9 @@ impl Files {
     pub(super) fn read(main: &Path) -> Self {
         let mut files = Self { contents: Vec::new(), problems: Vec::new() };
         files.add(main.to_owned());
+        if !files.complete() {
+            return files;
+        }
         let more = main.with_extension("d");
         match more_files(&more) {
             Ok(paths) => paths.into_iter().for_each(|path| files.add(path)),
@@ -167,7 +171,12 @@ fn more_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn bytes_of(path: &Path) -> Result<Vec<u8>, ProblemKind> {
     let unreadable = |source| ProblemKind::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_MIB * 1024 * 1024 + 1).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| {
+        // What is no ordinary file has no length; one that grows in the meantime is read to its end as well.
+        let length = file.metadata()?.len().min(MAX_MIB * 1024 * 1024);
+        bytes.reserve_exact(length as usize + 1);
+        file.take(MAX_MIB * 1024 * 1024 + 1).read_to_end(&mut bytes)
+    });
     match read {
         Err(error) if error.kind() == ErrorKind::IsADirectory => Err(ProblemKind::Folder { path: path.to_owned() }),
         Err(error) => Err(unreadable(error)),

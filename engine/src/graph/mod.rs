@@ -18,8 +18,10 @@ mod model;
 mod order;
 mod problem;
 mod reach;
+pub mod render;
 #[cfg(test)]
 mod round_trip;
+mod schema;
 mod selection;
 mod source;
 #[cfg(test)]
@@ -34,4 +36,5 @@ pub use model::{
 };
 pub use petgraph::graph::NodeIndex;
 pub use problem::ProblemKind;
+pub use schema::schema;
 pub use selection::{Selected, Selection, SelectionError, SelectionErrors};

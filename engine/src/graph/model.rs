@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
-use petgraph::visit::EdgeRef;
-use serde::{Deserialize, Serialize};
+use petgraph::visit::{EdgeRef, IntoNodeReferences};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::TaskId;
 
@@ -42,15 +42,16 @@ pub struct Pool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// What the task is called.
+    #[serde(deserialize_with = "borrowed_id")]
     pub id: TaskId,
     /// One line for people.
     pub title: Option<Box<str>>,
     /// What the task does.
     pub kind: NodeKind,
     /// What it holds while it runs.
-    pub pools: Vec<Claim>,
+    pub pools: Box<[Claim]>,
     /// How often it is tried again after a transient failure; the engine's default when absent.
-    pub retries: Option<Retries>,
+    pub retries: Option<Box<Retries>>,
     /// How long one attempt may take; without limit when absent.
     pub timeout: Option<Duration>,
     /// Where it is declared.
@@ -96,19 +97,19 @@ pub struct CommandSpec {
     /// What is run.
     pub run: Run,
     /// Environment variables in the order of their declaration, on top of the inherited ones.
-    pub env: Vec<(Box<str>, EnvValue)>,
+    pub env: Box<[(Box<str>, EnvValue)]>,
     /// The folder it runs in, from the folder of the main graph file; that folder itself when absent.
     pub dir: Option<PathBuf>,
     /// Paths and globs, from `dir`, of the files that it reads.
-    pub inputs: Vec<Box<str>>,
+    pub inputs: Box<[Box<str>]>,
     /// Paths and globs, from `dir`, of the files that it makes.
-    pub outputs: Vec<Box<str>>,
+    pub outputs: Box<[Box<str>]>,
     /// Succeeds if what the task makes is there and right.
     pub probe: Option<Run>,
     /// Takes away what the task makes.
     pub destroy: Option<Run>,
     /// The exit codes after which trying again may help.
-    pub transient_exit_codes: Vec<i32>,
+    pub transient_exit_codes: Box<[i32]>,
 }
 
 /// A command line.
@@ -117,7 +118,7 @@ pub enum Run {
     /// A script for `sh -c`.
     Shell(Box<str>),
     /// A program and its arguments; at least the program.
-    Argv(Vec<Box<str>>),
+    Argv(Box<[Box<str>]>),
 }
 
 /// What an environment variable is set to.
@@ -188,20 +189,16 @@ impl Default for Retries {
 impl Graph {
     /// Puts a graph together from parts that were checked.
     ///
-    /// `needs[i]` are the needs of node `i`, in the order of their declaration. Gives nothing if there is a cycle.
-    pub(super) fn assemble(nodes: Vec<Node>, needs: &[Vec<(NodeIndex, Need)>], parts: Parts) -> Option<Self> {
-        let mut tasks = DiGraph::with_capacity(nodes.len(), needs.iter().map(Vec::len).sum());
-        let ids = nodes.iter().enumerate().map(|(at, node)| (node.id.clone(), NodeIndex::new(at))).collect();
-        for node in nodes {
-            tasks.add_node(node);
-        }
+    /// `edges` are in the order of their declaration. Gives nothing if there is a cycle.
+    pub(super) fn assemble(nodes: impl ExactSizeIterator<Item = Node>, edges: &[Edge], parts: Parts) -> Option<Self> {
+        let mut tasks = DiGraph::with_capacity(nodes.len(), edges.len());
+        nodes.for_each(|node| _ = tasks.add_node(node));
         // petgraph walks the edges of a node from the last added to the first: added backwards, they come out in
         // the order of declaration, for needs and for dependents alike.
-        for (dependent, needs) in needs.iter().enumerate().rev() {
-            for (need, how) in needs.iter().rev() {
-                tasks.add_edge(*need, NodeIndex::new(dependent), *how);
-            }
+        for edge in edges.iter().rev() {
+            tasks.add_edge(edge.from.into(), edge.to.into(), edge.need);
         }
+        let ids = tasks.node_references().map(|(task, node)| (node.id.clone(), task)).collect();
         let topological = super::order::topological(&tasks)?;
         let Parts { pools, files, digest } = parts;
         Some(Self { tasks, ids, topological, pools, files, digest })
@@ -284,7 +281,15 @@ impl Graph {
     }
 }
 
-/// What [`Graph::assemble`] takes besides the tasks.
+/// That the task `to` needs the task `from`, both by their index.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Edge {
+    pub(super) from: u32,
+    pub(super) to: u32,
+    pub(super) need: Need,
+}
+
+/// What [`Graph::assemble`] takes besides tasks and needs.
 pub(super) struct Parts {
     pub(super) pools: Vec<Pool>,
     pub(super) files: Vec<PathBuf>,
@@ -317,10 +322,13 @@ impl std::fmt::Display for Digest {
     }
 }
 
+/// An id out of a text that is already in memory: one copy less for each task of a cached graph.
+fn borrowed_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TaskId, D::Error> {
+    TaskId::new(<&str>::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
 /// A JSON value inside of a format that does not describe itself.
 mod as_json_text {
-    use std::borrow::Cow;
-
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
     use serde_json::Value;
 
@@ -330,7 +338,7 @@ mod as_json_text {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-        let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
-        text.map_or(Ok(Value::Null), |text| serde_json::from_str(&text).map_err(de::Error::custom))
+        let text = Option::<&str>::deserialize(deserializer)?;
+        text.map_or(Ok(Value::Null), |text| serde_json::from_str(text).map_err(de::Error::custom))
     }
 }

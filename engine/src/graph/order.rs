@@ -1,25 +1,24 @@
 //! The order of a graph: what comes before what, and the cycles that forbid one.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
-use petgraph::Direction;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-/// All nodes, each after its predecessors and as early as its number allows; nothing if there is a cycle.
+/// All nodes, each after its predecessors: first those without any, then those that these leave ready, and so on;
+/// nothing if there is a cycle.
 pub(super) fn topological<N, E>(graph: &DiGraph<N, E, u32>) -> Option<Vec<NodeIndex>> {
-    let mut missing: Vec<usize> =
-        graph.node_indices().map(|node| graph.edges_directed(node, Direction::Incoming).count()).collect();
-    let mut ready: BinaryHeap<_> =
-        graph.node_indices().filter(|node| missing[node.index()] == 0).map(Reverse).collect();
+    let mut missing = vec![0u32; graph.node_count()];
+    graph.raw_edges().iter().for_each(|edge| missing[edge.target().index()] += 1);
     let mut order = Vec::with_capacity(graph.node_count());
-    while let Some(Reverse(node)) = ready.pop() {
-        order.push(node);
+    order.extend(graph.node_indices().filter(|node| missing[node.index()] == 0));
+    let mut done = 0;
+    while let Some(node) = order.get(done).copied() {
+        done += 1;
         for next in graph.neighbors(node) {
             missing[next.index()] -= 1;
             if missing[next.index()] == 0 {
-                ready.push(Reverse(next));
+                order.push(next);
             }
         }
     }

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
 use super::model::{
-    Claim, CommandSpec, Digest, EnvValue, Graph, Need, Node, NodeKind, Parts, Place, Pool, Retries, Run, WhenSkipped,
+    Claim, CommandSpec, Digest, Edge, EnvValue, Graph, Need, Node, NodeKind, Parts, Place, Pool, Retries, Run,
+    WhenSkipped,
 };
 use super::{NodeIndex, load_cached};
 use crate::TaskId;
@@ -42,7 +43,10 @@ fn json_values() -> impl Strategy<Value = Json> {
 }
 
 fn runs() -> impl Strategy<Value = Run> {
-    prop_oneof![texts().prop_map(Run::Shell), prop::collection::vec(texts(), 1..4).prop_map(Run::Argv)]
+    prop_oneof![
+        texts().prop_map(Run::Shell),
+        prop::collection::vec(texts(), 1..4).prop_map(|argv| Run::Argv(argv.into()))
+    ]
 }
 
 fn durations() -> impl Strategy<Value = Duration> {
@@ -69,13 +73,13 @@ prop_compose! {
         env.dedup_by(|a, b| a.0 == b.0);
         NodeKind::Command(Box::new(CommandSpec {
             run,
-            env,
+            env: env.into(),
             dir: dir.map(Into::into),
             inputs: inputs.into_iter().map(Into::into).collect(),
-            outputs: vec!["an output".into(), "*.o".into()],
+            outputs: ["an output".into(), "*.o".into()].into(),
             probe,
             destroy,
-            transient_exit_codes,
+            transient_exit_codes: transient_exit_codes.into(),
         }))
     }
 }
@@ -102,7 +106,7 @@ prop_compose! {
     ) -> Node {
         let id = TaskId::new("unnamed").unwrap();
         let pools = (amount > 0).then_some(Claim { pool: 0, amount }).into_iter().collect();
-        Node { id, title, kind, pools, retries, timeout, place: Place { file: 0, line: 1 } }
+        Node { id, title, kind, pools, retries: retries.map(Box::new), timeout, place: Place { file: 0, line: 1 } }
     }
 }
 
@@ -115,17 +119,21 @@ fn graphs() -> impl Strategy<Value = Graph> {
                 spec.outputs[0] = format!("out{at}").into();
                 let from = at.checked_sub(1).filter(|need| matrix[at * 8 + need].0);
                 let from = from.map(|need| TaskId::new(&format!("p{}.{need}", need % 3)).unwrap());
-                spec.env.extend(from.map(|from| ("from".into(), EnvValue::From { from, field: Some("a.b".into()) })));
+                let from = from.map(|from| ("from".into(), EnvValue::From { from, field: Some("a.b".into()) }));
+                spec.env = std::mem::take(&mut spec.env).into_iter().chain(from).collect();
             }
         }
-        let need = |(need, (_, run)): (usize, &(bool, bool))| {
-            let when_skipped = if *run { WhenSkipped::Run } else { WhenSkipped::Skip };
-            (NodeIndex::new(need), Need { when_skipped })
-        };
-        let row = |at: usize| matrix[at * 8..at * 8 + at].iter().enumerate().filter(|(_, flags)| flags.0).map(need);
-        let needs: Vec<Vec<_>> = (0..nodes.len()).map(|at| row(at).collect()).collect();
+        let edges: Vec<Edge> = (0..nodes.len() as u32)
+            .flat_map(|to| (0..to).map(move |from| (from, to)))
+            .map(|(from, to)| (from, to, matrix[(to * 8 + from) as usize]))
+            .filter(|(_, _, (needed, _))| *needed)
+            .map(|(from, to, (_, run))| {
+                let when_skipped = if run { WhenSkipped::Run } else { WhenSkipped::Skip };
+                Edge { from, to, need: Need { when_skipped } }
+            })
+            .collect();
         let pools = POOLS.map(|(name, capacity)| Pool { name: name.into(), capacity }).into();
-        Graph::assemble(nodes, &needs, Parts { pools, files: Vec::new(), digest: Digest([0; 32]) }).unwrap()
+        Graph::assemble(nodes.into_iter(), &edges, Parts { pools, files: Vec::new(), digest: Digest([0; 32]) }).unwrap()
     })
 }
 
@@ -149,7 +157,7 @@ fn node_json(graph: &Graph, task: NodeIndex) -> Json {
     let claims = node.pools.iter().map(|claim| (POOLS[usize::from(claim.pool)].0.to_owned(), json!(claim.amount)));
     set("pool", Some(Json::Object(claims.collect())));
     set("timeout", node.timeout.map(millis));
-    set("retries", node.retries.map(|it| {
+    set("retries", node.retries.as_ref().map(|it| {
         json!({"count": it.count, "backoff": millis(it.backoff), "max_delay": millis(it.max_delay), "jitter": it.jitter})
     }));
     match &node.kind {

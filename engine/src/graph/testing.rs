@@ -23,3 +23,13 @@ pub(super) fn shapes(size: usize) -> impl Strategy<Value = Graph> {
         graph(&format!("{{{}}}", tasks.join(", ")))
     })
 }
+
+/// Compares `text` with the snapshot `name`; they lie together at the top of the repository.
+#[track_caller]
+pub(super) fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots/engine"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
