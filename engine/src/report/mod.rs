@@ -1,13 +1,15 @@
 //! Reporters: what a person or a program sees of a run, folded from its [events](crate::event).
 //!
 //! *Live* draws a block of running tasks on a terminal, *plain* writes one line per event for pipes and CI, *json*
-//! passes the events on. All but *json* look at the events through one fold, [`Progress`].
+//! passes the events on, and [`html()`] makes one page of runs that are over. All but *json* look at the events through
+//! one fold, [`Progress`].
 //!
 //! Nothing here prints by itself: reporters write to the [`Streams`] that they are given. Whatever tasks wrote is
 //! stripped of escape sequences and control characters first (`text.rs`), so that no task can drive the terminal.
 
 mod closing;
 mod fold;
+mod html;
 mod json;
 mod line;
 mod live;
@@ -26,6 +28,7 @@ use jiff::tz::TimeZone;
 
 use crate::event::Event;
 pub use fold::{Activity, Ended, Progress, State, Tally, Task};
+pub use html::{LogTail, RunHistory, html};
 pub use live::{Frame, render_block};
 pub use symbols::Unicode;
 

@@ -156,6 +156,21 @@ impl Progress {
         self.index.get(id).map(|&at| &self.tasks[at])
     }
 
+    /// Where the task stands in [`Progress::tasks`].
+    pub(crate) fn position(&self, id: &TaskId) -> Option<usize> {
+        self.index.get(id).copied()
+    }
+
+    /// The positions of all tasks, each behind those of its needs; without those on a cycle.
+    pub(crate) fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// The positions of the tasks that need the task at `at`.
+    pub(crate) fn dependents(&self, at: usize) -> &[usize] {
+        &self.dependents[at]
+    }
+
     /// All tasks, in the order of the graph.
     pub fn tasks(&self) -> &[Task] {
         &self.tasks
