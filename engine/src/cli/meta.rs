@@ -7,7 +7,7 @@ use super::product::Product;
 
 pub(super) fn schema(product: &dyn Product, args: &SchemaArgs) -> Result<u8, CliError> {
     let schema = match args.of {
-        SchemaOf::Graph => serde_json::Value::Null,
+        SchemaOf::Graph => crate::graph::schema(),
         SchemaOf::Config => product.config_schema(),
     };
     print(&format!("{schema:#}\n"))
