@@ -1,5 +1,8 @@
 //! The private AI cloud as taskrun plugins, and the program `taskrun`.
 
+pub mod config;
 mod product;
+#[cfg(test)]
+mod testing;
 
 pub use product::Cloud;
