@@ -173,7 +173,12 @@ impl View {
     ///
     /// # Errors
     /// The time is over (transient, with the last thing that `ready` said), or the run was asked to end its processes.
-    pub async fn wait_until<F>(&self, what: &str, timeout: Duration, mut ready: impl FnMut() -> F) -> Result<(), Failure>
+    pub async fn wait_until<F>(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut ready: impl FnMut() -> F,
+    ) -> Result<(), Failure>
     where
         F: Future<Output = Result<(), String>> + Send,
     {
@@ -289,7 +294,11 @@ impl Context {
 
 impl Context {
     /// Makes a proof and shows it like a step; it is made anew in each attempt.
-    pub(crate) async fn prove(&self, name: &str, proof: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    pub(crate) async fn prove(
+        &self,
+        name: &str,
+        proof: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
         self.safe_point()?;
         let name = format!("prove: {name}");
         self.recorder.started(&name);

@@ -221,7 +221,10 @@ impl Checkpoint {
         match record {
             Record::RunStarted(started) => {
                 if self.run.as_ref().is_some_and(|last| last.started.run >= started.run) {
-                    return illegal(format!("the start of run {}", started.run), "an equal or later run stands before it");
+                    return illegal(
+                        format!("the start of run {}", started.run),
+                        "an equal or later run stands before it",
+                    );
                 }
                 for task in self.tasks.values_mut().filter(|task| task.in_flight.is_some()) {
                     let task = Arc::make_mut(task);
@@ -257,7 +260,9 @@ impl Checkpoint {
                 self.tasks.remove(&task);
             }
             Record::RunFinished { run, at, exit_code } => match &mut self.run {
-                Some(last) if last.started.run == run && last.finished.is_none() => last.finished = Some((at, exit_code)),
+                Some(last) if last.started.run == run && last.finished.is_none() => {
+                    last.finished = Some((at, exit_code))
+                }
                 _ => return illegal(format!("the end of run {run}"), "no such run is under way"),
             },
             Record::Task { task, state } => {

@@ -26,7 +26,10 @@ pub(super) async fn destroy(product: &dyn Product, global: &Global, args: Destro
     let doomed = doom(&session, &writing, &request)?;
     tell(&session, &doomed);
     if !doomed.order.is_empty() || args.purge {
-        confirm(args.yes, if args.purge { "Destroy these, and remove journal, logs, secrets and caches" } else { "Destroy these" })?;
+        confirm(
+            args.yes,
+            if args.purge { "Destroy these, and remove journal, logs, secrets and caches" } else { "Destroy these" },
+        )?;
     }
     let code = take_away(&session, global, writing, &request, &doomed).await?;
     if args.purge && code == exit::OK {
@@ -61,7 +64,10 @@ fn doom(session: &Session, writing: &Writing, request: &Request) -> Result<Teard
     let unknown: Vec<&String> = request.until.iter().filter(|name| !known(name)).collect();
     if !unknown.is_empty() {
         let told = unknown.iter().map(|name| format!("error: there is no task or phase `{name}`\n"));
-        return Err(CliError::report(exit::USAGE, told.collect::<String>() + "hint: see which there are: taskrun list"));
+        return Err(CliError::report(
+            exit::USAGE,
+            told.collect::<String>() + "hint: see which there are: taskrun list",
+        ));
     }
     Ok(teardown(&session.world, &writing.checkpoint, &asked))
 }

@@ -15,7 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn detach(product: &dyn Product, global: &Global) -> Result<u8, CliError> {
     let session = Session::open(product, global, Purpose::default())?;
-    let failed = |error: &dyn std::error::Error| CliError::caused(exit::FAILED, "start the run in the background", error);
+    let failed =
+        |error: &dyn std::error::Error| CliError::caused(exit::FAILED, "start the run in the background", error);
     let before = session.read()?.run.map_or(0, |run| run.started.run);
     let program: PathBuf = std::env::current_exe().map_err(|error| failed(&error))?;
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--detach");
@@ -41,8 +42,11 @@ pub(super) fn detach(product: &dyn Product, global: &Global) -> Result<u8, CliEr
             return if fine { Ok(exit::OK) } else { Err(CliError::new(exit::FAILED, "the run did not begin")) };
         }
         if Instant::now() > deadline {
-            return Err(CliError::new(exit::FAILED, format!("the run (pid {started}) did not begin within {TIMEOUT:?}"))
-                .with_hint(format!("see what it says: {}", output.display())));
+            return Err(CliError::new(
+                exit::FAILED,
+                format!("the run (pid {started}) did not begin within {TIMEOUT:?}"),
+            )
+            .with_hint(format!("see what it says: {}", output.display())));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

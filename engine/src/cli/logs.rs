@@ -144,7 +144,8 @@ pub(super) fn report(session: &Session, args: &ReportArgs) -> Result<u8, CliErro
         return Err(CliError::usage("there is no run to report on").with_hint("start one with `taskrun run`"));
     };
     let file = run_folder(&session.state, run).join("events.jsonl");
-    let failed = |error| CliError::caused(exit::USAGE, format!("read the events of run {run}: {}", file.display()), &error);
+    let failed =
+        |error| CliError::caused(exit::USAGE, format!("read the events of run {run}: {}", file.display()), &error);
     let events: Vec<Event> = BufReader::new(std::fs::File::open(&file).map_err(failed)?)
         .lines()
         .map_while(Result::ok)

@@ -39,13 +39,13 @@ fn dispatch(product: &'static dyn Product, matches: &clap::ArgMatches) -> Result
     if let Some((name, own)) = matches.subcommand()
         && product.verbs().iter().any(|verb| verb.get_name() == name)
     {
-        let global = super::args::Global::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
+        let global =
+            super::args::Global::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
         diagnostics(global.verbose, global.log_format);
         let session = Session::open(product, &global, Purpose::default())?;
         return runtime()?.block_on(product.verb(name, own, &session));
     }
-    let Cli { global, verb } =
-        Cli::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
+    let Cli { global, verb } = Cli::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
     diagnostics(global.verbose, global.log_format);
     let open = |purpose| Session::open(product, &global, purpose);
     match verb {

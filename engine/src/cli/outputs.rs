@@ -84,7 +84,14 @@ mod tests {
     #[test]
     fn outputs_become_shell_variables_that_survive_any_text() {
         let mut out = String::new();
-        export(&mut out, &variable("CLOUD-3.3"), &json!({"url": "http://x", "n": 3, "deep": {"a b": "it's"}, "no": null}));
-        assert_eq!(out, "export CLOUD_3_3_DEEP_A_B='it'\\''s'\nexport CLOUD_3_3_N='3'\nexport CLOUD_3_3_URL='http://x'\n");
+        export(
+            &mut out,
+            &variable("CLOUD-3.3"),
+            &json!({"url": "http://x", "n": 3, "deep": {"a b": "it's"}, "no": null}),
+        );
+        assert_eq!(
+            out,
+            "export CLOUD_3_3_DEEP_A_B='it'\\''s'\nexport CLOUD_3_3_N='3'\nexport CLOUD_3_3_URL='http://x'\n"
+        );
     }
 }

@@ -86,7 +86,10 @@ fn explain(session: &Session, checkpoint: &Checkpoint, index: NodeIndex, decisio
         _ => {}
     }
     if let Some(state) = checkpoint.tasks.get(&node.id) {
-        out.push_str(&format!("  last: {} since {} (attempt {}: {})\n", state.status, state.since, state.attempt, state.reason));
+        out.push_str(&format!(
+            "  last: {} since {} (attempt {}: {})\n",
+            state.status, state.since, state.attempt, state.reason
+        ));
         if let Some(error) = &state.error {
             out.push_str(&format!("  error: {error}\n"));
             error.hint.iter().for_each(|hint| out.push_str(&format!("  hint: {hint}\n")));
@@ -112,7 +115,11 @@ pub(super) async fn check(session: &Session, args: &CheckArgs) -> Result<u8, Cli
     };
     preflight(session, &checkpoint, &all).await?;
     let tasks = all.iter().count();
-    print(&format!("{} and {} are sound, and the machine has what {tasks} tasks need\n", session.graph_file.display(), session.config_file.display()))
+    print(&format!(
+        "{} and {} are sound, and the machine has what {tasks} tasks need\n",
+        session.graph_file.display(),
+        session.config_file.display()
+    ))
 }
 
 /// Asks all tasks that may run what is missing on the machine.
@@ -198,8 +205,9 @@ impl SavedPlan {
         let told = drifted.iter().map(|line| format!("  {line}\n")).collect::<String>();
         Err(CliError::report(
             exit::USAGE,
-            format!("error: something changed since the plan was made; nothing was started\n{told}hint: look at the new plan: taskrun plan --plan-out FILE"),
+            format!(
+                "error: something changed since the plan was made; nothing was started\n{told}hint: look at the new plan: taskrun plan --plan-out FILE"
+            ),
         ))
     }
 }
-

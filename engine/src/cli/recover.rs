@@ -97,8 +97,7 @@ fn salvage_file(state: &Path, aside: &Path) -> Result<Checkpoint, CliError> {
 /// The journal that was set aside last.
 pub(super) fn newest_damaged(state: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
-    let damaged = entries.filter(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("journal.damaged"))
-    });
+    let damaged = entries
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("journal.damaged")));
     damaged.max()
 }

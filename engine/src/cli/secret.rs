@@ -28,8 +28,10 @@ pub(super) fn secret(session: &Session, args: &SecretArgs) -> Result<u8, CliErro
         SecretVerb::Show { name } => {
             let (_, value) = secrets.present(name).ok_or_else(|| unknown(name))?;
             if !std::io::stdout().is_terminal() {
-                return Err(CliError::usage("a secret is shown on a terminal only, so that it does not end up in a file")
-                    .with_hint("give it to a command of the graph by `env: {NAME: {secret: …}}`"));
+                return Err(CliError::usage(
+                    "a secret is shown on a terminal only, so that it does not end up in a file",
+                )
+                .with_hint("give it to a command of the graph by `env: {NAME: {secret: …}}`"));
             }
             print(&format!("{}\n", value.expose()))
         }

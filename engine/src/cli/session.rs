@@ -85,8 +85,15 @@ impl Session {
             .map_err(|error| CliError::caused(exit::STATE, "read the secrets", &error))?;
         let identity = Identity { environment: configured.environment.clone(), platform: configured.platform };
         let dirs = Dirs { state: state.clone(), graph: folder };
-        let mut world =
-            World::new(graph, bound, dirs, Arc::new(secrets), redactor, configured.environment, purpose.accept_data_loss);
+        let mut world = World::new(
+            graph,
+            bound,
+            dirs,
+            Arc::new(secrets),
+            redactor,
+            configured.environment,
+            purpose.accept_data_loss,
+        );
         world.sources = configured.secrets;
         Ok(Self { graph_file, config_file, state, identity, registry: Arc::new(registry), world: Arc::new(world) })
     }
@@ -154,8 +161,10 @@ impl Session {
         }
         match super::recover::newest_damaged(&self.state) {
             None => Ok(()),
-            Some(path) => Err(CliError::new(exit::STATE, format!("the journal was damaged and set aside: {}", path.display()))
-                .with_hint("rebuild the state from what exists: taskrun recover")),
+            Some(path) => {
+                Err(CliError::new(exit::STATE, format!("the journal was damaged and set aside: {}", path.display()))
+                    .with_hint("rebuild the state from what exists: taskrun recover"))
+            }
         }
     }
 }
@@ -230,7 +239,9 @@ fn fence(checkpoint: &Checkpoint) -> Result<Vec<String>, CliError> {
             .with_hint("end these processes by hand, then resume")
     };
     let orphans = find_orphans(&attempts).map_err(|error| failed(&error))?;
-    let told = orphans.iter().map(|orphan| format!("ended pid {}, left over from the last run: {}", orphan.process, orphan.command));
+    let told = orphans
+        .iter()
+        .map(|orphan| format!("ended pid {}, left over from the last run: {}", orphan.process, orphan.command));
     let told = told.collect();
     end_orphans(&orphans, ORPHAN_GRACE).map_err(|error| failed(&error))?;
     Ok(told)

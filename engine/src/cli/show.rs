@@ -62,9 +62,8 @@ pub(super) fn plan(graph: &Graph, plan: &Plan) -> String {
 /// How many tasks a plan does what with, in one line.
 pub(super) fn plan_summary(plan: &Plan) -> String {
     let count = |action| plan.iter().filter(|(_, decision)| decision.action == action).count();
-    let told = [Action::Run, Action::DecideAfter, Action::Keep, Action::Skip, Action::Blocked]
-        .into_iter()
-        .filter_map(|action| match count(action) {
+    let told = [Action::Run, Action::DecideAfter, Action::Keep, Action::Skip, Action::Blocked].into_iter().filter_map(
+        |action| match count(action) {
             0 => None,
             n => Some(match action {
                 Action::Run => format!("{n} to run"),
@@ -73,7 +72,8 @@ pub(super) fn plan_summary(plan: &Plan) -> String {
                 Action::Skip => format!("{n} skipped"),
                 Action::Blocked => format!("{n} blocked"),
             }),
-        });
+        },
+    );
     let told: Vec<String> = told.collect();
     if told.is_empty() { "no tasks".to_owned() } else { told.join(", ") }
 }

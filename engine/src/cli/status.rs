@@ -16,7 +16,8 @@ const VERSION: u32 = 1;
 
 pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError> {
     let checkpoint = session.read()?;
-    let mut ids: Vec<TaskId> = session.world.graph.indices().map(|index| session.world.graph[index].id.clone()).collect();
+    let mut ids: Vec<TaskId> =
+        session.world.graph.indices().map(|index| session.world.graph[index].id.clone()).collect();
     let orphans = checkpoint.tasks.keys().filter(|id| session.world.graph.find(id).is_none());
     ids.extend(orphans.cloned().collect::<Vec<_>>());
     ids.sort();
@@ -46,7 +47,8 @@ pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError>
                 "finished": at, "exit_code": code, "running": at.is_none() && run.started.driver.is_alive(),
             })
         });
-        let status = json!({"version": VERSION, "environment": session.identity.environment, "run": run, "tasks": tasks});
+        let status =
+            json!({"version": VERSION, "environment": session.identity.environment, "run": run, "tasks": tasks});
         return print(&format!("{status:#}\n"));
     }
     let mut rows = vec![["TASK", "STATE", "SINCE", "ATTEMPT", "REASON"].map(str::to_owned).to_vec()];

@@ -150,9 +150,8 @@ impl<'a> Planner<'a> {
     fn decided(&mut self, index: NodeIndex, decision: Option<Decision>) {
         let graph = &self.world.graph;
         let needs_unsettled = graph.needs(index).any(|(need, _)| self.unsettled[need.index()]);
-        let decision = decision.unwrap_or_else(|| {
-            Decision::new(Action::DecideAfter, Reason::After { tasks: self.awaited(index) })
-        });
+        let decision = decision
+            .unwrap_or_else(|| Decision::new(Action::DecideAfter, Reason::After { tasks: self.awaited(index) }));
         self.unsettled[index.index()] = match decision.action {
             Action::Run | Action::DecideAfter => true,
             Action::Keep => needs_unsettled,

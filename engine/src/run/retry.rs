@@ -20,12 +20,8 @@ mod tests {
 
     #[test]
     fn doubles_up_to_the_maximum() {
-        let retries = Retries {
-            count: 9,
-            backoff: Duration::from_secs(1),
-            max_delay: Duration::from_secs(5),
-            jitter: 0.5,
-        };
+        let retries =
+            Retries { count: 9, backoff: Duration::from_secs(1), max_delay: Duration::from_secs(5), jitter: 0.5 };
         let waits: Vec<u64> = (1..=5).map(|retry| delay(&retries, retry, 0.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 5, 5]);
         assert_eq!(delay(&retries, 1, 1.0), Duration::from_millis(500));

@@ -199,7 +199,9 @@ async fn take_away(attempt: Attempt, registry: &Registry, parts: KeyParts, event
     if parts.plugin == COMMAND {
         let recorded = parts.aside.get("destroy").filter(|run| !run.is_null());
         let command = match world.graph.find(&attempt.id).map(|index| &world.graph[index].kind) {
-            Some(NodeKind::Command(spec)) => spec.destroy.as_ref().map(|run| build(&world, spec, run, &attempt.upstream)),
+            Some(NodeKind::Command(spec)) => {
+                spec.destroy.as_ref().map(|run| build(&world, spec, run, &attempt.upstream))
+            }
             _ => recorded.and_then(run_of).map(|run| bare(&world, &run, &parts.settings)),
         };
         return match command {

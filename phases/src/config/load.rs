@@ -42,7 +42,9 @@ pub fn load(file: &Path, asked: bool) -> Result<Config, CliError> {
 
 fn parse(text: &str, name: &str) -> Result<Config, CliError> {
     if text.trim().is_empty() {
-        return Err(CliError::usage(format!("{name} is empty")).with_hint("begin it with `version: 1` and `name: local`"));
+        return Err(
+            CliError::usage(format!("{name} is empty")).with_hint("begin it with `version: 1` and `name: local`")
+        );
     }
     let config: Config = serde_saphyr::from_str(text).map_err(|error| {
         let report = serde_saphyr::miette::to_miette_report(&error, text, name);
@@ -51,7 +53,8 @@ fn parse(text: &str, name: &str) -> Result<Config, CliError> {
         if handler.render_report(&mut out, report.as_ref()).is_err() {
             out = format!("error: {name}: {error}");
         }
-        CliError::report(exit::USAGE, out)
+        // The parser calls every text so.
+        CliError::report(exit::USAGE, out.replace("<input>", name))
     })?;
     let problems = check(&config);
     if problems.is_empty() {
@@ -68,7 +71,9 @@ fn check(config: &Config) -> Vec<String> {
         problems.push(format!("version: {} is not known here, {VERSION} is", config.version));
     }
     let plain = |text: &str| {
-        !text.is_empty() && text.len() <= 32 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+        !text.is_empty()
+            && text.len() <= 32
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
     if !plain(&config.name) {
         problems.push(format!("name: `{}` is not 1 to 32 letters, digits, `-` and `_`", config.name));
@@ -95,7 +100,8 @@ fn check(config: &Config) -> Vec<String> {
         ));
     }
     if !store.buckets.iter().any(|bucket| bucket == "mlflow-artifacts") {
-        problems.push("object_store.buckets: `mlflow-artifacts` is missing, and the tracking server needs it".to_owned());
+        problems
+            .push("object_store.buckets: `mlflow-artifacts` is missing, and the tracking server needs it".to_owned());
     }
     for (application, buckets) in &store.applications {
         for bucket in buckets.iter().filter(|bucket| !store.buckets.contains(bucket)) {

@@ -110,11 +110,7 @@ pub struct ObjectStoreConfig {
 impl Default for ObjectStoreConfig {
     fn default() -> Self {
         let buckets = ["mlflow-artifacts", "models", "datasets", "experiments"].map(str::to_owned);
-        let applications = [
-            ("mlflow", &buckets[..1]),
-            ("training", &buckets[1..]),
-            ("serving", &buckets[..2]),
-        ];
+        let applications = [("mlflow", &buckets[..1]), ("training", &buckets[1..]), ("serving", &buckets[..2])];
         let applications = applications.map(|(name, buckets)| (name.to_owned(), buckets.to_vec()));
         Self { applications: applications.into(), buckets: buckets.to_vec() }
     }
