@@ -2,8 +2,11 @@
 
 pub mod config;
 pub mod outputs;
+pub mod phase2;
+pub mod platform;
 mod product;
 #[cfg(test)]
 mod testing;
+pub mod tools;
 
 pub use product::Cloud;

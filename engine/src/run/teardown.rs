@@ -26,7 +26,7 @@ use crate::plan::command::{bare, build};
 use crate::plan::inspect::COMMAND;
 use crate::process::{Cancel, Cookie, Level};
 use crate::registry::Registry;
-use crate::world::{Upstream, World};
+use crate::world::{Upstream, World, upstream_output};
 
 /// The tasks of which something may be on the machine, in the order in which they can be taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +165,7 @@ pub async fn destroy(
             timeout: world.graph.find(id).and_then(|index| world.graph[index].timeout),
             cookie,
             key: trace.key,
-            upstream: Upstream::default(),
+            upstream: upstream(&world, &checkpoint, &parts),
             inputs: Vec::new(),
             state: Some(Arc::clone(&state)),
             disruptive: false,
@@ -191,6 +191,16 @@ pub async fn destroy(
         events.send(EventKind::TaskFinished { task: id.clone(), attempt, outcome: ended.outcome, seconds });
     }
     (checkpoint, Summary { counts, stopped: cancel.level(), broken: ledger.broken })
+}
+
+/// The outputs that the task read when it was made, of those tasks that still stand.
+fn upstream(world: &World, checkpoint: &Checkpoint, parts: &KeyParts) -> Upstream {
+    let read = parts.reads.keys().filter_map(|id| {
+        let index = world.graph.find(id)?;
+        let done = checkpoint.tasks.get(id)?.done.as_ref()?;
+        Some((id.clone(), upstream_output(world.output_kind(index), done)?))
+    });
+    Arc::new(read.collect())
 }
 
 async fn take_away(attempt: Attempt, registry: &Registry, parts: KeyParts, events: &EventSink) -> Ended {
