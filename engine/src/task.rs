@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::TaskId;
 use crate::context::{Context, View};
 use crate::outcome::Failure;
-use crate::plan::Drift;
+pub use crate::plan::Drift;
 
 /// What a task gives to the tasks that need it.
 ///

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod outputs;
 pub mod phase2;
+pub mod phase3;
 pub mod platform;
 mod product;
 #[cfg(test)]

@@ -56,7 +56,8 @@ impl PlatformUp {
         if stale > 0 {
             context.say(format!("ended {stale} processes that outlived the last supervisor"));
         }
-        let failed = |error: std::io::Error| Failure::caused(Persistence::Permanent, "configure the supervisor", &error);
+        let failed =
+            |error: std::io::Error| Failure::caused(Persistence::Permanent, "configure the supervisor", &error);
         let socket = Local::socket(machine);
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
@@ -70,9 +71,9 @@ impl PlatformUp {
             .arg(file)
             .dir(local.folder())
             .env(MARK, marked::mark(&machine.home, SUPERVISOR));
-        supervisord.spawn_detached(Some(&log)).map_err(|error| {
-            Failure::caused(Persistence::Permanent, "start the supervisor", &error)
-        })?;
+        supervisord
+            .spawn_detached(Some(&log))
+            .map_err(|error| Failure::caused(Persistence::Permanent, "start the supervisor", &error))?;
         let up = || async {
             match local.supervisor().is_up().await {
                 Ok(true) => Ok(()),
@@ -158,9 +159,11 @@ impl Task for PlatformUp {
 
 /// The facts of this machine.
 fn this_node() -> Result<Node, Failure> {
-    let failed = |error: std::io::Error| Failure::caused(Persistence::Permanent, "read the facts of this machine", &error);
+    let failed =
+        |error: std::io::Error| Failure::caused(Persistence::Permanent, "read the facts of this machine", &error);
     let memory = fs::read_to_string("/proc/meminfo").map_err(failed)?;
-    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let total =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     let read = |file: &str| fs::read_to_string(file).map(|text| text.trim().to_owned()).map_err(failed);

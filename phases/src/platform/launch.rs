@@ -44,7 +44,8 @@ pub fn launch(file: &Path) -> io::Error {
 
 fn prepare(file: &Path) -> io::Result<Command> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-    let launch: Launch = serde_json::from_slice(&fs::read(file).map_err(named)?).map_err(io::Error::from).map_err(named)?;
+    let launch: Launch =
+        serde_json::from_slice(&fs::read(file).map_err(named)?).map_err(io::Error::from).map_err(named)?;
     let Launch { service, user, secrets, mark } = launch;
     let (program, args) = service.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
     let mut command = Command::new(program);

@@ -17,7 +17,7 @@ use crate::tools::marked;
 use crate::tools::supervisor::{ProcessInfo, Supervisor, SupervisorError, main_config, program_config};
 
 /// How long a service may take until it runs and serves.
-pub const START_TIMEOUT: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Services on this machine.
 #[derive(Debug, Clone)]
@@ -199,7 +199,11 @@ impl Local {
         let log = self.log(&service.name);
         let tail = view.redactor().redact_str(&tail(&log)).into_owned();
         view.say(format!("the last lines of {}:\n{tail}", log.display()));
-        Err(failed.with_hint(format!("its log is {}; it ends with: {}", log.display(), tail.lines().last().unwrap_or(""))))
+        Err(failed.with_hint(format!(
+            "its log is {}; it ends with: {}",
+            log.display(),
+            tail.lines().last().unwrap_or("")
+        )))
     }
 
     /// Writes the files of a service; whether they changed.

@@ -28,14 +28,16 @@ pub fn mark(home: &Path, service: &str) -> String {
 /// All processes of services of the environment in `home`; of those that this user may look at.
 pub fn find(home: &Path) -> Vec<Marked> {
     let prefix = format!("{MARK}={}/", home.display());
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
-        entry.file_name().to_str()?.parse::<u32>().ok()
-    });
+    let pids = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let marked = |pid: u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let own = environment.split(|byte| *byte == 0).find_map(|entry| {
-            std::str::from_utf8(entry).ok()?.strip_prefix(&prefix).map(str::to_owned)
-        });
+        let own = environment
+            .split(|byte| *byte == 0)
+            .find_map(|entry| std::str::from_utf8(entry).ok()?.strip_prefix(&prefix).map(str::to_owned));
         let process = ProcessId::of(pid).ok()?;
         Some(Marked { process, service: own? }).filter(|found| found.process.is_alive())
     };

@@ -173,7 +173,9 @@ impl Supervisor {
             _ => Vec::new(),
         };
         match lists.len() {
-            3 => Ok(Reloaded { added: names(lists.first()), changed: names(lists.get(1)), removed: names(lists.get(2)) }),
+            3 => {
+                Ok(Reloaded { added: names(lists.first()), changed: names(lists.get(1)), removed: names(lists.get(2)) })
+            }
             _ => Err(nonsense("supervisor.reloadConfig", "not three lists")),
         }
     }
@@ -235,10 +237,16 @@ impl Supervisor {
         let answer = request.send().await.map_err(unreachable)?.text().await.map_err(unreachable)?;
         if let Ok(FaultResponse { fault }) = FaultResponse::from_xml(&answer) {
             let (method, code) = (method.to_owned(), fault.code());
-            let message = if code == fault::UNKNOWN_METHOD { "it does not know it".to_owned() } else { fault.string().to_owned() };
+            let message = if code == fault::UNKNOWN_METHOD {
+                "it does not know it".to_owned()
+            } else {
+                fault.string().to_owned()
+            };
             return Err(SupervisorError::Fault { method, code, message });
         }
-        MethodResponse::from_xml(&answer).map(|response| response.value).map_err(|error| nonsense(method, &error.to_string()))
+        MethodResponse::from_xml(&answer)
+            .map(|response| response.value)
+            .map_err(|error| nonsense(method, &error.to_string()))
     }
 }
 
@@ -328,7 +336,13 @@ mod tests {
     #[test]
     fn the_configuration_is_as_it_was_looked_at() {
         let main = main_config(Path::new("/s/100%"), Path::new("/s/run/sv.sock"), "local");
-        let program = program_config("minio", "'/a b/launcher' launch-service /s/minio.json", Path::new("/s/minio.log"), "TERM", 30);
+        let program = program_config(
+            "minio",
+            "'/a b/launcher' launch-service /s/minio.json",
+            Path::new("/s/minio.log"),
+            "TERM",
+            30,
+        );
         crate::testing::snapshot("supervisor-config", &format!("{main}\n--- conf.d/minio.conf ---\n{program}"));
     }
 }
