@@ -339,8 +339,8 @@ fn a_dropped_command_is_killed() {
 fn secrets_in_the_output_reach_neither_sink_nor_errors() {
     let redactor = Redactor::new();
     redactor.add("db", &Secret::new("s3cr3t/w0rd")).unwrap();
-    let text = "printf 'a s3cr3'; sleep 0.1; echo 't/w0rd b'; printf 's3cr3t/w0rd' | base64; cat; exit 1";
-    let command = Command::shell(text).stdin("s3cr3t%2Fw0rd").redact(redactor);
+    let text = r#"printf "a $A"; sleep 0.1; echo "$B b"; printf "$A$B" | base64; cat; exit 1"#;
+    let command = Command::shell(text).env("A", "s3cr3").env("B", "t/w0rd").stdin("s3cr3t%2Fw0rd").redact(redactor);
     let (exit, output) = run(&command).unwrap();
     assert_eq!(output, "a [redacted:db] b\n[redacted:db]\n[redacted:db]");
     let error = exit.check(&command).unwrap_err();
