@@ -13,8 +13,8 @@
 //!
 //! # How
 //! A general multi-pattern matcher cannot be asked how much of its input may still become a match, and would need a
-//! pattern for every mixture of spellings. So the spellings make one small non-deterministic [automaton], which a
-//! [stream] follows byte by byte; the oldest place where a thread began is where output is held back from.
+//! pattern for every mixture of spellings. So the spellings make one small non-deterministic `automaton`, which a
+//! [`RedactStream`] follows byte by byte; the oldest place where a thread began is where output is held back from.
 //! Where no secret begins, a bitmap of the possible first two bytes skips ahead.
 
 mod automaton;
