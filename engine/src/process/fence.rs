@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cookie::Cookie;
 use super::id::{BootId, ProcessId};
 use super::sweep::Sweep;
-use super::table::{self, Entry};
+use super::table::{self, Entry, Process};
 
 /// A living process of an attempt whose driver is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,11 +141,11 @@ pub(super) struct Found {
 pub(super) fn find(marks: &[Mark]) -> io::Result<Vec<Found>> {
     let boot_id = BootId::current()?;
     let table = table::read_all()?;
-    let owners = Search::new(marks, boot_id, &table).owners(|entry| table::cookies(entry.pid));
+    let owners = Search::new(marks, boot_id, &table).owners();
     let mut found: Vec<_> = owners
         .into_iter()
         .map(|(pid, mark)| {
-            let Entry { group, start_time, .. } = table[&pid];
+            let Entry { group, start_time, .. } = table[&pid].entry;
             Found { mark, process: ProcessId { pid, start_time, boot_id }, group }
         })
         .collect();
@@ -154,7 +154,7 @@ pub(super) fn find(marks: &[Mark]) -> io::Result<Vec<Found>> {
 }
 
 struct Search<'a> {
-    table: &'a HashMap<u32, Entry>,
+    table: &'a HashMap<u32, Process>,
     cookies: HashMap<Cookie, usize>,
     /// The leaders of this boot, by pid.
     leaders: HashMap<u32, (ProcessId, usize)>,
@@ -162,29 +162,30 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(marks: &[Mark], boot_id: BootId, table: &'a HashMap<u32, Entry>) -> Self {
+    fn new(marks: &[Mark], boot_id: BootId, table: &'a HashMap<u32, Process>) -> Self {
         let cookies = marks.iter().enumerate().filter_map(|(at, mark)| Some((mark.cookie?, at))).collect();
         let leaders = marks.iter().enumerate().filter_map(|(at, mark)| Some((mark.leader?, at)));
         let leaders = leaders.filter(|(id, _)| id.boot_id == boot_id).map(|(id, at)| (id.pid, (id, at))).collect();
         let mut spared = HashSet::new();
         let mut pid = std::process::id();
         while pid != 0 && spared.insert(pid) {
-            pid = table.get(&pid).map_or(0, |entry| entry.parent);
+            pid = table.get(&pid).map_or(0, |process| process.entry.parent);
         }
         Self { table, cookies, leaders, spared }
     }
 
     /// Which mark each process that belongs to one belongs to, by pid.
-    fn owners(&self, cookies_of: impl Fn(&Entry) -> Vec<Cookie>) -> HashMap<u32, usize> {
-        let candidates: Vec<_> = self.table.values().filter(|entry| !self.spared.contains(&entry.pid)).collect();
-        let by_cookie = |entry: &Entry| cookies_of(entry).iter().find_map(|cookie| self.cookies.get(cookie).copied());
-        let mut owners: HashMap<u32, usize> = candidates
-            .iter()
-            .filter_map(|entry| Some((entry.pid, self.by_leader(entry).or_else(|| by_cookie(entry))?)))
+    fn owners(&self) -> HashMap<u32, usize> {
+        let candidates = || self.table.values().filter(|process| !self.spared.contains(&process.entry.pid));
+        let by_cookie = |cookies: &[Cookie]| cookies.iter().find_map(|cookie| self.cookies.get(cookie).copied());
+        let mut owners: HashMap<u32, usize> = candidates()
+            .filter_map(|Process { entry, cookies }| {
+                Some((entry.pid, self.by_leader(entry).or_else(|| by_cookie(cookies))?))
+            })
             .collect();
         loop {
             let kin = |entry: &Entry| [entry.parent, entry.group, entry.session].iter().find_map(|pid| owners.get(pid));
-            let strangers = candidates.iter().filter(|entry| !owners.contains_key(&entry.pid));
+            let strangers = candidates().map(|process| &process.entry).filter(|entry| !owners.contains_key(&entry.pid));
             let more: Vec<_> = strangers.filter_map(|entry| Some((entry.pid, *kin(entry)?))).collect();
             if more.is_empty() {
                 return owners;
@@ -200,7 +201,7 @@ impl<'a> Search<'a> {
     fn by_leader(&self, entry: &Entry) -> Option<usize> {
         [entry.pid, entry.group, entry.session].iter().find_map(|number| {
             let (leader, mark) = self.leaders.get(number)?;
-            let is_the_same = |now: &Entry| now.start_time == leader.start_time;
+            let is_the_same = |now: &Process| now.entry.start_time == leader.start_time;
             (self.table.get(number).is_none_or(is_the_same) && entry.start_time >= leader.start_time).then_some(*mark)
         })
     }
@@ -217,15 +218,15 @@ mod tests {
     }
 
     fn entry(pid: u32, parent: u32, group: u32, session: u32, start_time: u64) -> Entry {
-        Entry { pid, state: b'S', parent, group, session, start_time }
+        Entry { pid, state: b'S', parent, group, session, threads: 1, start_time }
     }
 
     /// The pids that belong to `mark` in a machine of `entries`, where only `carriers` carry its cookie.
     fn belong(mark: Mark, entries: &[Entry], carriers: &[u32]) -> Vec<u32> {
-        let table = entries.iter().map(|entry| (entry.pid, *entry)).collect();
-        let search = Search::new(&[mark], BOOT.parse().unwrap(), &table);
-        let carried = |entry: &Entry| mark.cookie.filter(|_| carriers.contains(&entry.pid)).into_iter().collect();
-        let mut pids: Vec<_> = search.owners(carried).into_keys().collect();
+        let carried = |pid| mark.cookie.filter(|_| carriers.contains(&pid)).into_iter().collect();
+        let process = |entry: &Entry| (entry.pid, Process { entry: *entry, cookies: carried(entry.pid) });
+        let table = entries.iter().map(process).collect();
+        let mut pids: Vec<_> = Search::new(&[mark], BOOT.parse().unwrap(), &table).owners().into_keys().collect();
         pids.sort_unstable();
         pids
     }

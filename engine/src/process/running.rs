@@ -15,7 +15,7 @@ use super::exit::{Exit, Status};
 use super::fence::{self, FenceError, Mark};
 use super::id::{BootId, ProcessId};
 use super::output::{OutputSink, Tail};
-use super::sweep::Sweep;
+use super::sweep::{ASK, Sweep};
 use crate::redact::RedactStream;
 
 /// A started command. Dropped without [`Running::wait`], it is killed with its process group.
@@ -127,7 +127,9 @@ impl<'a> Running<'a> {
 
     /// Ends the command with all that belongs to it.
     fn stop(&mut self, cancel: &Cancel, reader: &mut Reader<'_>) -> Result<(), CommandError> {
-        let _ = kill_process_group(self.pid, Signal::TERM);
+        for signal in ASK {
+            let _ = kill_process_group(self.pid, signal);
+        }
         // It is not reaped yet, so that its pid is no other's.
         let leader = self.process_id().map_err(|source| self.watch_error(source))?;
         self.sweep(Mark { cookie: self.command.cookie, leader: Some(leader) }, Some(self.pid()), cancel, reader)?;

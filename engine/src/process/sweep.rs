@@ -10,6 +10,9 @@ use super::fence::{FenceError, Found, Mark, Refusal, find};
 use super::id::ProcessId;
 use super::table::{self, Entry};
 
+/// What asks a process to end, also one that is stopped: a command that wanted to read from the terminal, say.
+pub(super) const ASK: [Signal; 2] = [Signal::TERM, Signal::CONT];
+
 /// One ending. TERM is sent once, to what lives at the beginning, so that what a process starts to clean up after itself
 /// is left alone; KILL is sent to all that is left after the grace, again and again.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl Sweep {
         let found = find(&marks).map_err(FenceError::Scan)?;
         for found in found.iter().filter(|found| Some(found.group) != asked) {
             // Gone is fine, and what may not be signalled is reported when it outlives the grace.
-            let _ = signal(&found.process, Signal::TERM);
+            let _ = ASK.map(|what| signal(&found.process, what));
         }
         let now = Instant::now();
         Ok(Self {

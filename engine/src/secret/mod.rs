@@ -15,3 +15,6 @@ pub use policy::Policy;
 pub use source::SecretSource;
 pub use store::SecretStore;
 pub use value::{Secret, SecretRef};
+
+#[cfg(test)]
+mod tests;

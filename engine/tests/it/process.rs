@@ -171,6 +171,13 @@ fn who_ignores_term_is_killed_after_the_grace() {
 }
 
 #[test]
+fn who_is_stopped_ends_without_the_grace() {
+    let begin = Instant::now();
+    let error = run(&Command::shell("kill -STOP $$; sleep 300").timeout(SECOND / 5).grace(LONG)).unwrap_err();
+    assert!(matches!(error, CommandError::TimedOut { .. }) && begin.elapsed() < LONG / 2);
+}
+
+#[test]
 fn who_cleans_up_after_term_is_left_alone_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let text = "trap 'sleep 0.4; echo cleaned; exit' TERM; echo ready; while :; do sleep 0.05; done";
@@ -339,8 +346,8 @@ fn a_dropped_command_is_killed() {
 fn secrets_in_the_output_reach_neither_sink_nor_errors() {
     let redactor = Redactor::new();
     redactor.add("db", &Secret::new("s3cr3t/w0rd")).unwrap();
-    let text = "printf 'a s3cr3'; sleep 0.1; echo 't/w0rd b'; printf 's3cr3t/w0rd' | base64; cat; exit 1";
-    let command = Command::shell(text).stdin("s3cr3t%2Fw0rd").redact(redactor);
+    let text = r#"printf "a $A"; sleep 0.1; echo "$B b"; printf "$A$B" | base64; cat; exit 1"#;
+    let command = Command::shell(text).env("A", "s3cr3").env("B", "t/w0rd").stdin("s3cr3t%2Fw0rd").redact(redactor);
     let (exit, output) = run(&command).unwrap();
     assert_eq!(output, "a [redacted:db] b\n[redacted:db]\n[redacted:db]");
     let error = exit.check(&command).unwrap_err();
@@ -355,7 +362,6 @@ fn a_service_is_no_orphan() {
     assert_eq!(told(folder.path(), "pid"), service, "the pid is the program's, not a launcher's");
     assert_eq!(orphans(cookie), []);
     let ourselves = ProcessId::current().unwrap();
-    assert!(find_orphans(&[(cookie, Some(ourselves))]).unwrap().iter().all(|orphan| orphan.process != service));
     assert_eq!(fs::read_to_string(folder.path().join("log")).unwrap(), "up scrubbed\n");
     let stat = fs::read_to_string(format!("/proc/{}/stat", service.pid)).unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -364,8 +370,18 @@ fn a_service_is_no_orphan() {
 
     let it = Orphan { cookie, process: service, command: String::new() };
     assert_eq!(end_orphans(&[it], SECOND).unwrap(), [service]);
+}
+
+#[test]
+fn a_service_that_cannot_be_started_says_why() {
+    let folder = tempfile::tempdir().unwrap();
     let missing = Command::new("no-such-daemon").spawn_detached(None).unwrap_err();
     assert!(missing.hint().unwrap().contains("install no-such-daemon"));
+    let log = folder.path().join("none/log");
+    let error = Command::new("true").spawn_detached(Some(&log)).unwrap_err();
+    assert!(matches!(error, CommandError::Output { path, .. } if path == log));
+    let own_path = Command::new("/bin/true").env("PATH", "/nowhere").spawn_detached(None);
+    assert!(!matches!(own_path, Err(CommandError::Spawn { hint: Some(_), .. })), "its PATH is not the launcher's");
 }
 
 #[test]
