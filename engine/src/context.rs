@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::TaskId;
 use crate::checkpoint::StepRecord;
 use crate::fingerprint::Digest;
 use crate::outcome::{FailedCommand, Failure, Persistence};
-use crate::process::{Cancel, Command, CommandError, Cookie, Exit, Level};
+use crate::process::{Cancel, Command, CommandError, Cookie, Exit, Level, OutputSink};
 use crate::redact::Redactor;
 use crate::run::log::AttemptLog;
 use crate::secret::{Secret, SecretStore};
@@ -64,6 +63,11 @@ impl View {
     /// The environment's state folder.
     pub fn state_dir(&self) -> &Path {
         &self.dirs.state
+    }
+
+    /// The folder of `graph.yaml`.
+    pub fn graph_dir(&self) -> &Path {
+        &self.dirs.graph
     }
 
     /// The output of type `O`, from the one task that makes it.
@@ -140,17 +144,7 @@ impl View {
     /// # Errors
     /// It could not be started, timed out, was cancelled, or ended with another exit code than 0.
     pub async fn command(&self, command: Command) -> Result<Exit, Failure> {
-        let command = command.cookie(self.cookie).redact(self.redactor.clone());
-        let (log, cancel) = (self.log.clone(), self.cancel.clone());
-        let path = log.path().to_owned();
-        let mut sink = log;
-        let (command, result) = tokio::task::spawn_blocking(move || {
-            let result = command.run(&cancel, &mut sink).and_then(|exit| exit.check(&command));
-            (command, result)
-        })
-        .await
-        .map_err(|error| Failure::caused(Persistence::Permanent, "run a command", &error))?;
-        result.map_err(|error| command_failure(&command, error, Some(path)))
+        self.execute(command, |command, cancel, sink| command.run(cancel, sink).map(|exit| (exit, ()))).await.map(|(exit, ())| exit)
     }
 
     /// Runs `command` to its end and returns what it wrote to stdout; stderr goes into the task's log.
@@ -158,15 +152,25 @@ impl View {
     /// # Errors
     /// As [`command`](Self::command); also when stdout is not UTF-8.
     pub async fn capture(&self, command: Command) -> Result<String, Failure> {
-        let failed = |error: std::io::Error| Failure::caused(Persistence::Permanent, "capture the output", &error);
-        let file = rustix::fs::memfd_create("taskrun-capture", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(|error| failed(error.into()))?;
-        let mut file = std::fs::File::from(file);
-        self.command(command.stdout_to(file.try_clone().map_err(failed)?)).await?;
-        let mut text = String::new();
-        std::io::Seek::rewind(&mut file).map_err(failed)?;
-        std::io::Read::read_to_string(&mut file, &mut text).map_err(failed)?;
-        Ok(text)
+        let (_, stdout) = self.execute(command, Command::read).await?;
+        String::from_utf8(stdout)
+            .map_err(|error| Failure::caused(Persistence::Permanent, "read what the command wrote", &error))
+    }
+
+    async fn execute<T: Send + 'static>(
+        &self,
+        command: Command,
+        run: impl FnOnce(&Command, &Cancel, &mut dyn OutputSink) -> Result<(Exit, T), CommandError> + Send + 'static,
+    ) -> Result<(Exit, T), Failure> {
+        let command = command.cookie(self.cookie).redact(self.redactor.clone());
+        let (mut sink, cancel) = (self.log.clone(), self.cancel.clone());
+        let (command, result) = tokio::task::spawn_blocking(move || {
+            let result = run(&command, &cancel, &mut sink).and_then(|(exit, out)| Ok((exit.check(&command)?, out)));
+            (command, result)
+        })
+        .await
+        .map_err(|error| Failure::caused(Persistence::Permanent, "run a command", &error))?;
+        result.map_err(|error| command_failure(&command, error, Some(self.log.path().to_owned())))
     }
 
     /// Asks `ready` again and again until it says yes, at most for `timeout`; `what` is what is waited for.
@@ -261,7 +265,7 @@ impl Context {
         T: Serialize + DeserializeOwned + Send + Sync,
         W: Future<Output = Result<T, Failure>> + Send,
     {
-        self.step_checked(name, |_: &T| Box::pin(async { true }), work).await
+        self.step_checked(name, |_| true, work).await
     }
 
     /// As [`step`](Self::step), but a recorded result is taken only if `holds` says that it still stands.
@@ -271,13 +275,13 @@ impl Context {
     pub async fn step_checked<T, H, W>(&self, name: &str, holds: H, work: W) -> Result<T, Failure>
     where
         T: Serialize + DeserializeOwned + Send + Sync,
-        H: for<'a> FnOnce(&'a T) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> + Send,
+        H: FnOnce(&T) -> bool + Send,
         W: Future<Output = Result<T, Failure>> + Send,
     {
         self.safe_point()?;
         if let Some(done) = self.earlier.get(name)
             && let Ok(output) = serde_json::from_str::<T>(done.output.get())
-            && holds(&output).await
+            && holds(&output)
         {
             self.recorder.kept(name);
             return Ok(output);

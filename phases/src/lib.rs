@@ -1,7 +1,10 @@
 //! The private AI cloud as taskrun plugins, and the program `taskrun`.
 
+mod cli;
 pub mod config;
 pub mod outputs;
+pub mod phase0;
+pub mod phase1;
 pub mod phase2;
 pub mod phase3;
 pub mod platform;
@@ -10,4 +13,5 @@ mod product;
 mod testing;
 pub mod tools;
 
+pub use platform::launch;
 pub use product::Cloud;

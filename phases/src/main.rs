@@ -1,7 +1,14 @@
 //! The program `taskrun`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use taskrun_phases::{Cloud, launch};
+
 fn main() -> ExitCode {
-    taskrun_engine::cli::main(&taskrun_phases::Cloud, std::env::args_os())
+    let args: Vec<_> = std::env::args_os().collect();
+    match &args[..] {
+        [_, verb, file] if verb == launch::VERB => launch::run(Path::new(file)),
+        _ => taskrun_engine::cli::main(&Cloud, args),
+    }
 }

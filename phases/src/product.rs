@@ -1,28 +1,79 @@
 //! What this program adds to the engine.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-use taskrun_engine::cli::{CliError, ConfigureOptions, Configured, Product};
+use async_trait::async_trait;
+use serde_json::Value;
+use taskrun_engine::checkpoint::Checkpoint;
+use taskrun_engine::cli::{CliError, ConfigureOptions, Configured, Product, Session};
 use taskrun_engine::registry::Registry;
+
+use crate::cli;
+use crate::config::{self, Config};
+use crate::phase0::{MachineTask, OperatorCliTask};
+use crate::phase1::BaseRuntimeTask;
+use crate::phase2::PlatformUp;
+use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
 
 /// The private AI cloud.
 pub struct Cloud;
 
+/// The plugins for a configuration.
+fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry {
+    let mut registry = Registry::new();
+    let shared = std::sync::Arc::new(config.clone());
+    let file = file.to_owned();
+    let with = |config: &std::sync::Arc<Config>| std::sync::Arc::clone(config);
+    let config = with(&shared);
+    registry.add("CLOUD-0.1", move |_| Ok(MachineTask::new(&config, options.reassign_ports)));
+    registry.add("CLOUD-0.2", move |_| OperatorCliTask::new(&file));
+    let config = with(&shared);
+    registry.add("CLOUD-1.1", move |_| Ok(BaseRuntimeTask::new(&config)));
+    let config = with(&shared);
+    registry.add("CLOUD-2.1", move |_| Ok(PlatformUp::new(&config)));
+    let config = with(&shared);
+    registry.add("CLOUD-3.1", move |_| Ok(ObjectStoreTask::new(&config)));
+    let config = with(&shared);
+    registry.add("CLOUD-3.2", move |_| Ok(Postgres::new(&config)));
+    registry.add("CLOUD-3.3", move |_| Ok(MlflowTask::new(&shared)));
+    registry
+}
+
+#[async_trait]
 impl Product for Cloud {
-    fn configure(&self, file: &Path, asked: bool, _options: ConfigureOptions) -> Result<Configured, CliError> {
-        if asked && !file.exists() {
-            return Err(CliError::usage(format!("there is no configuration {}", file.display())));
-        }
+    fn configure(&self, file: &Path, asked: bool, options: ConfigureOptions) -> Result<Configured, CliError> {
+        let config = config::load(file, asked)?;
         Ok(Configured {
-            environment: "local".to_owned(),
-            platform: "local".to_owned(),
-            registry: Registry::new(),
-            secrets: Vec::new(),
+            environment: config.name.clone(),
+            platform: config.platform.as_str().to_owned(),
+            registry: registry(&config, file, options),
+            secrets: config.secrets.into_iter().collect(),
         })
     }
 
     fn config_schema(&self) -> Value {
-        json!({})
+        schemars::schema_for!(Config).to_value()
+    }
+
+    /// Beside the graph; as root, in /var/lib where the service user could not get there.
+    fn state_root(&self, graph: &Path) -> PathBuf {
+        let passable = |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+        if nix::unistd::geteuid().is_root() && !graph.ancestors().all(passable) {
+            return PathBuf::from("/var/lib/taskrun");
+        }
+        graph.join(".taskrun")
+    }
+
+    fn verbs(&self) -> Vec<clap::Command> {
+        vec![cli::command()]
+    }
+
+    async fn verb(&self, _name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
+        cli::cloud(args, session).await
+    }
+
+    fn farewell(&self, session: &Session, checkpoint: &Checkpoint) -> Option<String> {
+        cli::endpoints(session, checkpoint)
     }
 }

@@ -71,8 +71,11 @@ fn dispatch(product: &'static dyn Product, matches: &clap::ArgMatches) -> Result
     }
 }
 
-/// Writes a result to stdout; that nobody reads it to its end is no error.
-pub(super) fn print(text: &str) -> Result<u8, CliError> {
+/// Writes a result to stdout; that nobody reads it to its end is no error. Returns the exit code.
+///
+/// # Errors
+/// The write failed for another reason.
+pub fn print(text: &str) -> Result<u8, CliError> {
     match std::io::stdout().lock().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(CliError::caused(exit::FAILED, "write to stdout", &error))

@@ -2,10 +2,10 @@
 //! of root. So no file but the secrets file holds a secret, and no service can read those of another.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 use taskrun_engine::process::Cookie;
@@ -34,12 +34,15 @@ pub struct Launch {
     pub mark: String,
 }
 
-/// Becomes the service that `file` describes; returns only if that is impossible.
-pub fn launch(file: &Path) -> io::Error {
-    match prepare(file) {
+/// Becomes the service that `file` describes; returns only if that is impossible, and says why in the service's log.
+pub fn run(file: &Path) -> ExitCode {
+    let error = match prepare(file) {
         Ok(mut command) => command.exec(),
         Err(error) => error,
-    }
+    };
+    // Nobody is left to tell when that fails too.
+    let _ = writeln!(io::stderr(), "taskrun: start the service: {error}");
+    ExitCode::FAILURE
 }
 
 fn prepare(file: &Path) -> io::Result<Command> {

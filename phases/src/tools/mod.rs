@@ -1,8 +1,14 @@
 //! One file for each outside tool or server, each a thin typed client.
 
+pub mod debian;
 pub mod files;
 pub mod marked;
+pub mod minio_build;
+pub mod mlflow;
+pub mod ports;
 pub mod postgres;
+pub mod python;
 pub mod run_as;
 pub mod s3;
 pub mod supervisor;
+pub mod user;

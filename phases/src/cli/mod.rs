@@ -1,0 +1,5 @@
+//! The verbs that this product adds.
+
+mod cloud;
+
+pub use cloud::{cloud, command, endpoints};

@@ -1,0 +1,7 @@
+//! Phase 0: the machine and its operator.
+
+mod machine;
+mod operator_cli;
+
+pub use machine::{MachineTask, find_program};
+pub use operator_cli::OperatorCliTask;

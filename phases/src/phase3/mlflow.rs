@@ -1,0 +1,279 @@
+//! CLOUD-3.3: MLflow's tracking server and model registry, on the database and the object store.
+//!
+//! Proof: it is healthy; a run with a parameter and a metric is read back; an artifact of 5 MiB lands in the bucket with
+//! the same bytes; a model version is registered; a foreign Host header is refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use taskrun_engine::context::{Context, View};
+use taskrun_engine::outcome::{Failure, Persistence};
+use taskrun_engine::process::Command;
+use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Traces};
+
+use crate::config::{Config, TrackingConfig};
+use crate::outputs::{AccessKey, BaseRuntime, Database, Machine, ObjectStore, Platform, Tracking};
+use crate::platform::{Health, Local, SecretEnv, Service};
+use crate::tools::files;
+use crate::tools::mlflow::{Mlflow, MlflowError};
+use crate::tools::s3::S3;
+
+/// The service's name.
+const SERVICE: &str = "mlflow";
+
+/// The application whose key MLflow uses.
+const APPLICATION: &str = "mlflow";
+
+/// The bucket that artifacts land in.
+const BUCKET: &str = "mlflow-artifacts";
+
+/// How long the migration of the database's schema may take.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The size of the artifact of the proof.
+const ARTIFACT: usize = 5 << 20;
+
+/// The variable that carries the database's URI, with its password.
+const STORE_URI: &str = "MLFLOW_BACKEND_STORE_URI";
+
+/// The migration of the schema, with the URI from the environment: an argument would show the password to everybody.
+const MIGRATE: &str = "import os, mlflow.store.db.utils as u; \
+     e = u.create_sqlalchemy_engine_with_retry(os.environ['MLFLOW_BACKEND_STORE_URI']); \
+     u._safe_initialize_tables(e); u._upgrade_db(e)";
+
+/// The task.
+pub struct MlflowTask {
+    settings: Settings,
+}
+
+/// What it reads of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    workers: u16,
+    allowed_hosts: Vec<String>,
+}
+
+/// All that a verb works with.
+struct Place {
+    machine: Machine,
+    runtime: BaseRuntime,
+    database: Database,
+    store: ObjectStore,
+    key: AccessKey,
+    folder: PathBuf,
+    url: String,
+}
+
+impl Place {
+    fn new(view: &View) -> Result<Self, Failure> {
+        let machine: Machine = view.output()?;
+        let store: ObjectStore = view.output()?;
+        let key = store.keys.get(APPLICATION).cloned();
+        let key = key.ok_or_else(|| Failure::permanent("find the object store's key for mlflow"))?;
+        let url = format!("http://127.0.0.1:{}", machine.ports.tracking);
+        let folder = machine.service_dir(SERVICE);
+        Ok(Self { runtime: view.output()?, database: view.output()?, machine, store, key, folder, url })
+    }
+
+    fn store_uri(&self) -> String {
+        let Database { host, port, database, user, .. } = &self.database;
+        format!("postgresql+psycopg2://{user}:{{}}@{host}:{port}/{database}")
+    }
+}
+
+impl MlflowTask {
+    /// The task for a configuration.
+    pub fn new(config: &Config) -> Self {
+        let TrackingConfig { workers, allowed_hosts } = config.tracking.clone();
+        Self { settings: Settings { workers, allowed_hosts } }
+    }
+
+    fn service(&self, place: &Place) -> Service {
+        let port = place.machine.ports.tracking;
+        let hosts = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+        let hosts = hosts.into_iter().chain(self.settings.allowed_hosts.iter().cloned()).collect::<Vec<_>>().join(",");
+        let command = [
+            BaseRuntime::program(&place.runtime.mlflow_env, "mlflow").display().to_string(),
+            "server".to_owned(),
+            "--host=127.0.0.1".to_owned(),
+            format!("--port={port}"),
+            format!("--workers={}", self.settings.workers),
+            format!("--artifacts-destination=s3://{BUCKET}"),
+            "--serve-artifacts".to_owned(),
+            format!("--allowed-hosts={hosts}"),
+        ];
+        let bin = place.runtime.mlflow_env.join("bin").display().to_string();
+        let env = [
+            ("MLFLOW_S3_ENDPOINT_URL", place.store.endpoint.clone()),
+            ("AWS_ACCESS_KEY_ID", place.key.id.clone()),
+            ("AWS_DEFAULT_REGION", place.store.region.clone()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("MLFLOW_DISABLE_TELEMETRY", "true".to_owned()),
+            ("DO_NOT_TRACK", "1".to_owned()),
+            ("PYTHONUNBUFFERED", "1".to_owned()),
+            // MLflow starts uvicorn by its name.
+            ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
+        ];
+        let uri = SecretEnv { secret: place.database.password.clone(), template: Some(place.store_uri()) };
+        let secret_env = [
+            (STORE_URI.to_owned(), uri),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), place.key.secret.clone().into()),
+        ];
+        Service {
+            name: SERVICE.to_owned(),
+            command: command.to_vec(),
+            env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            secret_env: secret_env.into(),
+            dir: place.folder.clone(),
+            endpoints: BTreeMap::from([("tracking".to_owned(), place.url.clone())]),
+            health: Health::Http(format!("{}/health", place.url)),
+            stop_signal: "TERM".to_owned(),
+            stop_seconds: 30,
+        }
+    }
+
+    async fn migrate(&self, context: &Context, place: &Place) -> Result<(), Failure> {
+        let password = context.secret(&place.database.password.name.to_string())?;
+        // The password is made of letters and digits: it needs no encoding in a URI.
+        let uri = place.store_uri().replace("{}", password.expose());
+        let command = Command::new(BaseRuntime::program(&place.runtime.mlflow_env, "python"))
+            .args(["-c", MIGRATE])
+            .env(STORE_URI, uri)
+            .env("MLFLOW_DISABLE_TELEMETRY", "true")
+            .dir(context.state_dir())
+            .timeout(MIGRATE_TIMEOUT);
+        context.command(command).await.map(|_| ())
+    }
+
+    async fn prove_run(&self, view: &View, place: &Place) -> Result<(), Failure> {
+        let mlflow = Mlflow::new(&place.url).map_err(failure)?;
+        let now = jiff::Timestamp::now().as_millisecond();
+        // A deleted experiment keeps its name: each proof has one of its own.
+        let name = format!("taskrun-proof-{now}");
+        let experiment = mlflow.create_experiment(&name).await.map_err(failure)?;
+        let proved = self.prove_in(view, place, &mlflow, &experiment, &name, now).await;
+        mlflow.delete_model(&name).await.map_err(failure)?;
+        mlflow.delete_experiment(&experiment).await.map_err(failure)?;
+        proved
+    }
+
+    async fn prove_in(
+        &self,
+        view: &View,
+        place: &Place,
+        mlflow: &Mlflow,
+        experiment: &str,
+        name: &str,
+        now: i64,
+    ) -> Result<(), Failure> {
+        let run = mlflow.create_run(experiment, now).await.map_err(failure)?;
+        mlflow.log(&run, ("colour", "blue"), ("loss", 0.25), now).await.map_err(failure)?;
+        let told = mlflow.run(&run).await.map_err(failure)?;
+        let param = told.pointer("/run/data/params/0/value").and_then(serde_json::Value::as_str);
+        let metric = told.pointer("/run/data/metrics/0/value").and_then(serde_json::Value::as_f64);
+        if (param, metric) != (Some("blue"), Some(0.25)) {
+            return Err(Failure::permanent(format!("read a run's parameter and metric back: found {param:?}, {metric:?}")));
+        }
+        let key = format!("{experiment}/{run}/artifacts/proof.bin");
+        let bytes: Vec<u8> = (0..ARTIFACT).map(|at| (at * 31 % 251) as u8).collect();
+        let secret = view.secret(&place.key.secret.name.to_string())?;
+        let s3 = S3::new(&place.store.endpoint, &place.store.region, &place.key.id, secret.expose()).map_err(store)?;
+        mlflow.put_artifact(&key, bytes.clone()).await.map_err(failure)?;
+        let (stored, read) = (s3.get(BUCKET, &key).await, mlflow.artifact(&key).await);
+        let registered = mlflow.register(name, &run, &format!("mlflow-artifacts:/{experiment}/{run}/artifacts")).await;
+        s3.delete(BUCKET, &key).await.map_err(store)?;
+        if stored.map_err(store)? != bytes || read.map_err(failure)? != bytes {
+            return Err(Failure::permanent("find an artifact in the bucket with the same bytes"));
+        }
+        match registered.map_err(failure)?.as_str() {
+            "1" => Ok(()),
+            other => Err(Failure::permanent(format!("register the first version of a model: it is {other}"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Task for MlflowTask {
+    type Settings = Settings;
+    type Output = Tracking;
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn reads(&self) -> Vec<Read> {
+        vec![
+            Read::of::<Machine>(),
+            Read::of::<BaseRuntime>(),
+            Read::of::<Platform>(),
+            Read::of::<ObjectStore>(),
+            Read::of::<Database>(),
+        ]
+    }
+
+    async fn probe(&self, view: &View, _made: &Made<Self>) -> Probe {
+        let place = Place::new(view).and_then(|place| Ok((Local::new(&place.machine)?, place)));
+        match place {
+            Ok((local, place)) => local.probe(&self.service(&place)).await,
+            Err(failure) => Probe::CannotTell(failure.to_string()),
+        }
+    }
+
+    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<Tracking>, Failure> {
+        let place = Place::new(context)?;
+        files::service_folder(&place.folder, &place.machine.service_user, 0o711)?;
+        // Several workers would race for it.
+        self.migrate(context, &place).await?;
+        context.safe_point()?;
+        Local::new(&place.machine)?.ensure(context, &self.service(&place)).await?;
+        let version = Mlflow::new(&place.url).map_err(failure)?.version(None).await.map_err(failure)?;
+        let version = version.trim().to_owned();
+        Ok(Applied::complete(Tracking { tracking_url: place.url, version, artifact_bucket: BUCKET.to_owned() }))
+    }
+
+    fn proofs(&self) -> &'static [Proof] {
+        const PROOFS: &[Proof] = &[
+            Proof::quick("it tells its version"),
+            Proof::safe("a foreign host name is refused"),
+            Proof::safe("a run, an artifact and a model version come back"),
+        ];
+        PROOFS
+    }
+
+    async fn prove(&self, proof: &str, view: &View, output: &Tracking) -> Result<(), Failure> {
+        let mlflow = Mlflow::new(&output.tracking_url).map_err(failure)?;
+        match proof {
+            "it tells its version" => match mlflow.version(None).await.map_err(failure)?.trim() {
+                version if version == output.version => Ok(()),
+                other => Err(Failure::permanent(format!("find version {}: it is {other}", output.version))),
+            },
+            "a foreign host name is refused" => match mlflow.version(Some("attacker.invalid")).await {
+                Err(error) if error.status().is_some_and(|status| status.is_client_error()) => Ok(()),
+                Err(error) => Err(failure(error)),
+                Ok(_) => Err(Failure::permanent("see a foreign host name refused: it was taken")),
+            },
+            "a run, an artifact and a model version come back" => self.prove_run(view, &Place::new(view)?).await,
+            _ => Err(Failure::permanent(format!("no proof is called `{proof}`"))),
+        }
+    }
+
+    async fn destroy(&self, context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {
+        if let Ok(machine) = context.output::<Machine>() {
+            Local::new(&machine)?.remove(context, SERVICE).await?;
+        }
+        files::remove(&context.state_dir().join("services").join(SERVICE))
+    }
+}
+
+fn failure(error: MlflowError) -> Failure {
+    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
+    Failure::caused(persistence, "work with MLflow", &error)
+}
+
+fn store(error: crate::tools::s3::S3Error) -> Failure {
+    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
+    Failure::caused(persistence, "look into the object store", &error)
+}

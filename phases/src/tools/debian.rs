@@ -1,0 +1,137 @@
+//! PostgreSQL's programs: installed ones, or ones from the distribution's packages, unpacked and not installed: an
+//! installation would start a server, and might upgrade one that the machine has.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use taskrun_engine::context::Context;
+use taskrun_engine::outcome::{Failure, Persistence};
+use taskrun_engine::process::Command;
+
+use super::files;
+use super::python::transient;
+use crate::outputs::PostgresPrograms;
+
+/// How long fetching packages may take.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The programs and extensions that a usable server has.
+const PROGRAMS: [&str; 4] = ["postgres", "initdb", "pg_dump", "pg_restore"];
+const EXTENSIONS: [&str; 2] = ["uuid-ossp.control", "pg_stat_statements.control"];
+
+/// The programs in the folder that the user named, or those of the newest installed server.
+///
+/// # Errors
+/// The named folder lacks a program.
+pub fn installed(given: Option<&Path>) -> Result<Option<PostgresPrograms>, Failure> {
+    if let Some(bin) = given {
+        return match PROGRAMS.iter().find(|program| !bin.join(program).is_file()) {
+            None => programs(bin, Vec::new()).map(Some),
+            Some(program) => Err(Failure::permanent(format!("tools.postgres: there is no {}", bin.join(program).display()))
+                .with_hint("name the folder of PostgreSQL's server programs, such as /usr/lib/postgresql/15/bin")),
+        };
+    }
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut majors: Vec<u32> = versions.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    majors.sort_unstable();
+    let usable = majors.into_iter().rev().find(|major| {
+        let bin = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+        let extensions = PathBuf::from(format!("/usr/share/postgresql/{major}/extension"));
+        PROGRAMS.iter().all(|program| bin.join(program).is_file())
+            && EXTENSIONS.iter().all(|extension| extensions.join(extension).is_file())
+    });
+    usable.map(|major| programs(Path::new(&format!("/usr/lib/postgresql/{major}/bin")), Vec::new())).transpose()
+}
+
+/// Fetches the packages of the distribution's PostgreSQL and what they need that the machine lacks, and unpacks them
+/// into `target`.
+///
+/// # Errors
+/// A package cannot be fetched; apt checks each against the signed lists of the distribution.
+pub async fn unpack(context: &Context, target: &Path) -> Result<PostgresPrograms, Failure> {
+    let packages = missing_packages(context).await?;
+    context.say(format!("unpacking {}", packages.iter().cloned().collect::<Vec<_>>().join(" ")));
+    let fetched = target.with_extension("packages");
+    files::remove(target)?;
+    files::remove(&fetched)?;
+    fs::create_dir_all(&fetched).map_err(|error| files::failure("make", &fetched, &error))?;
+    let fetch = Command::new("apt-get").args(["download", "--quiet"]).args(&packages).dir(&fetched).timeout(TIMEOUT);
+    context.command(fetch).await.map_err(transient)?;
+    let archives = fs::read_dir(&fetched).map_err(|error| files::failure("read", &fetched, &error))?;
+    for archive in archives.flatten() {
+        let unpack = Command::new("dpkg-deb").arg("--extract").arg(archive.path()).arg(target).timeout(TIMEOUT);
+        context.command(unpack).await?;
+    }
+    files::remove(&fetched)?;
+    let servers = target.join("usr/lib/postgresql");
+    let major = fs::read_dir(&servers).map_err(|error| files::failure("read", &servers, &error))?.flatten().next();
+    let bin = major.map(|major| major.path().join("bin"));
+    let bin = bin.ok_or_else(|| Failure::permanent("find PostgreSQL in the packages that were unpacked"))?;
+    programs(&bin, library_folders(target))
+}
+
+/// PostgreSQL's server and client, with those of their dependencies that are not installed.
+async fn missing_packages(context: &Context) -> Result<BTreeSet<String>, Failure> {
+    let server = depends(context, "postgresql").await?.into_iter().find(|name| name.starts_with("postgresql-"));
+    let server = server.ok_or_else(|| {
+        Failure::permanent("find PostgreSQL among the packages of this distribution").with_hint("fetch the package lists: apt-get update")
+    })?;
+    let major = server.trim_start_matches("postgresql-").to_owned();
+    let wanted = [server, format!("postgresql-client-{major}")];
+    let (mut missing, mut open) = (BTreeSet::from(wanted.clone()), VecDeque::from(wanted));
+    while let Some(package) = open.pop_front() {
+        for needed in depends(context, &package).await? {
+            // Only libraries are needed to run the programs; the rest sets up a system service.
+            let library = needed.starts_with("lib");
+            if library && !missing.contains(&needed) && !is_installed(context, &needed).await {
+                missing.insert(needed.clone());
+                open.push_back(needed);
+            }
+        }
+    }
+    Ok(missing)
+}
+
+async fn depends(context: &Context, package: &str) -> Result<Vec<String>, Failure> {
+    let ask = Command::new("apt-cache").args(["depends", "--no-recommends", "--no-suggests", "--no-conflicts"]);
+    let ask = ask.args(["--no-breaks", "--no-replaces", "--no-enhances", package]).env("LC_ALL", "C").timeout(TIMEOUT);
+    let told = context.capture(ask).await.map_err(|failure| failure.with_hint("fetch the package lists: apt-get update"))?;
+    let names = told.lines().filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "));
+    Ok(names.filter(|name| !name.starts_with('<')).map(str::to_owned).collect())
+}
+
+async fn is_installed(context: &Context, package: &str) -> bool {
+    let ask = Command::new("dpkg-query").args(["--show", "--showformat=${Status}", package]).timeout(TIMEOUT);
+    context.capture(ask).await.is_ok_and(|status| status.ends_with("ok installed"))
+}
+
+/// The folders below `root` that hold shared libraries.
+fn library_folders(root: &Path) -> Vec<PathBuf> {
+    let lib = root.join("usr/lib");
+    let inside = fs::read_dir(&lib).into_iter().flatten().flatten().map(|entry| entry.path());
+    let holds = |folder: &PathBuf| {
+        let mut files = fs::read_dir(folder).into_iter().flatten().flatten();
+        files.any(|file| file.file_name().to_string_lossy().contains(".so"))
+    };
+    let mut folders: Vec<PathBuf> = inside.filter(|path| path.is_dir() && holds(path)).collect();
+    folders.sort();
+    folders
+}
+
+fn programs(bin: &Path, libraries: Vec<PathBuf>) -> Result<PostgresPrograms, Failure> {
+    let mut command = std::process::Command::new(bin.join("postgres"));
+    if !libraries.is_empty() {
+        let path = libraries.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":");
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    let told = command.arg("--version").output().map_err(|error| files::failure("run", &bin.join("postgres"), &error))?;
+    // postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let version = told.split_whitespace().nth(2).map(str::to_owned);
+    let version = version.ok_or_else(|| {
+        Failure::new(Persistence::Permanent, format!("understand the version of {}: `{}`", bin.display(), told.trim()))
+    })?;
+    Ok(PostgresPrograms { bin: bin.to_owned(), libraries, version })
+}

