@@ -144,7 +144,9 @@ impl View {
     /// # Errors
     /// It could not be started, timed out, was cancelled, or ended with another exit code than 0.
     pub async fn command(&self, command: Command) -> Result<Exit, Failure> {
-        self.execute(command, |command, cancel, sink| command.run(cancel, sink).map(|exit| (exit, ()))).await.map(|(exit, ())| exit)
+        self.execute(command, |command, cancel, sink| command.run(cancel, sink).map(|exit| (exit, ())))
+            .await
+            .map(|(exit, ())| exit)
     }
 
     /// Runs `command` to its end and returns what it wrote to stdout; stderr goes into the task's log.
@@ -338,7 +340,13 @@ pub(crate) fn command_failure(command: &Command, error: CommandError, log: Optio
     let tail = error.tail().unwrap_or_default().to_owned();
     let failed = FailedCommand { line: command.to_string(), ended, tail, log };
     let failure = match &error {
-        CommandError::Failed { .. } | CommandError::TimedOut { .. } => Failure::new(persistence, error.to_string()),
+        CommandError::Failed { .. } | CommandError::TimedOut { .. } => {
+            // The whole line stands beside the message.
+            let line = command.to_string();
+            let program = line.split_whitespace().next().unwrap_or_default();
+            let name = program.rsplit('/').next().unwrap_or(program);
+            Failure::new(persistence, format!("run `{name}`: {}", failed.ended))
+        }
         _ => Failure::caused(persistence, error.to_string(), std::error::Error::source(&error).unwrap_or(&error)),
     };
     let failure = failure.with_command(failed);

@@ -1,12 +1,11 @@
 """Users and policies of a MinIO server.
 
 MinIO takes these only over its own encrypted admin API, which the official SDK speaks. One request is read as JSON from
-stdin, so that no secret is part of a command line; the answer is JSON on stdout.
+stdin, so that no secret is part of a command line.
 """
 
 import json
 import sys
-import tempfile
 
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
@@ -23,10 +22,7 @@ def ensure_users(admin, users):
              "Resource": [f"arn:aws:s3:::{bucket}/*" for bucket in user["buckets"]]},
         ]
         policy = {"Version": "2012-10-17", "Statement": statement}
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(policy, file)
-            file.flush()
-            admin.policy_add(user["policy"], file.name)
+        admin.policy_add(user["policy"], policy=policy)
         if user["policy"] not in policies_of(admin, user["id"]):
             admin.policy_set(user["policy"], user=user["id"])
 
@@ -43,28 +39,16 @@ def remove_users(admin, users):
             admin.user_remove(user)
 
 
-def list_users(admin):
-    known = json.loads(admin.user_list())
-    return {"users": {user: entry.get("policyName", "").split(",") for user, entry in known.items()}}
-
-
 def main():
     request = json.load(sys.stdin)
     admin = MinioAdmin(
-        request["endpoint"],
-        StaticProvider(request["root"]["id"], request["root"]["secret"]),
+        endpoint=request["endpoint"],
+        credentials=StaticProvider(request["root"]["id"], request["root"]["secret"]),
         region=request["region"],
         secure=False,
     )
-    answer = {}
-    if request["verb"] == "ensure":
-        remove_users(admin, request.get("stale", []))
-        ensure_users(admin, request["users"])
-    elif request["verb"] == "list":
-        answer = list_users(admin)
-    else:
-        raise SystemExit(f"unknown verb {request['verb']}")
-    json.dump(answer, sys.stdout)
+    remove_users(admin, request["stale"])
+    ensure_users(admin, request["users"])
 
 
 main()

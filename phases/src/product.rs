@@ -58,7 +58,8 @@ impl Product for Cloud {
 
     /// Beside the graph; as root, in /var/lib where the service user could not get there.
     fn state_root(&self, graph: &Path) -> PathBuf {
-        let passable = |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+        let passable =
+            |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
         if nix::unistd::geteuid().is_root() && !graph.ancestors().all(passable) {
             return PathBuf::from("/var/lib/taskrun");
         }

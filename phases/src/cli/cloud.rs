@@ -13,7 +13,7 @@ use crate::platform::{Local, Service, ServiceState, healthy};
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// The verb's command line.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
     let name = Arg::new("service").num_args(0..).value_name("SERVICE").help("These services [default: all]");
     let yes = Arg::new("yes").short('y').long("yes").action(ArgAction::SetTrue).help("Do not ask");
@@ -21,7 +21,11 @@ pub fn command() -> Command {
         .about("Show and drive what the platform runs")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(Command::new("status").about("Show the services: state, process, uptime, endpoints, health").arg(json.clone()))
+        .subcommand(
+            Command::new("status")
+                .about("Show the services: state, process, uptime, endpoints, health")
+                .arg(json.clone()),
+        )
         .subcommand(Command::new("start").about("Start services").arg(name.clone()).arg(json.clone()))
         .subcommand(Command::new("stop").about("Stop services; their data stays").arg(name).arg(json))
         .subcommand(Command::new("destroy").about("Take everything away: the same as `taskrun destroy`").arg(yes))
@@ -38,7 +42,7 @@ struct Row {
 ///
 /// # Errors
 /// Nothing was run here yet, or the supervisor does not answer.
-pub async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, CliError> {
+pub(crate) async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, CliError> {
     let local = platform(&session.read()?)?;
     match args.subcommand() {
         Some(("start", args)) => drive(&local, args, true).await,
@@ -79,8 +83,10 @@ async fn show(local: &Local, json: bool) -> Result<u8, CliError> {
     let rows = rows(local).await;
     let all_well = supervisor.is_some() && rows.iter().all(|row| row.health.is_ok());
     if json {
-        let services: serde_json::Map<_, _> = rows.iter().map(|row| (row.service.name.clone(), describe(row))).collect();
-        let status = json!({"version": 1, "supervisor": {"pid": supervisor}, "healthy": all_well, "services": services});
+        let services: serde_json::Map<_, _> =
+            rows.iter().map(|row| (row.service.name.clone(), describe(row))).collect();
+        let status =
+            json!({"version": 1, "supervisor": {"pid": supervisor}, "healthy": all_well, "services": services});
         print(&format!("{status:#}\n"))?;
     } else {
         print(&table(supervisor, &rows))?;
@@ -106,7 +112,10 @@ fn table(supervisor: Option<u32>, rows: &[Row]) -> String {
         None => "supervisor: does not answer; start it again: taskrun resume\n".to_owned(),
     };
     let dash = || "-".to_owned();
-    out.push_str(&format!("{:<12} {:<9} {:>8} {:>9}  {:<8} ENDPOINTS\n", "SERVICE", "STATE", "PID", "UPTIME", "HEALTH"));
+    out.push_str(&format!(
+        "{:<12} {:<9} {:>8} {:>9}  {:<8} ENDPOINTS\n",
+        "SERVICE", "STATE", "PID", "UPTIME", "HEALTH"
+    ));
     for row in rows {
         let state = row.state.as_ref();
         let endpoints: Vec<&str> = row.service.endpoints.values().map(String::as_str).collect();
@@ -127,26 +136,33 @@ fn table(supervisor: Option<u32>, rows: &[Row]) -> String {
 }
 
 /// Where everything is, and how to see the logins; nothing before the platform is up.
-pub fn endpoints(session: &Session, checkpoint: &Checkpoint) -> Option<String> {
+pub(crate) fn endpoints(session: &Session, checkpoint: &Checkpoint) -> Option<String> {
     let services = platform(checkpoint).ok()?.services();
-    let rows = services.iter().flat_map(|service| service.endpoints.iter().map(move |(what, url)| (service, what, url)));
+    let rows =
+        services.iter().flat_map(|service| service.endpoints.iter().map(move |(what, url)| (service, what, url)));
     let rows = rows.map(|(service, what, url)| format!("  {:<10} {what:<9} {url}\n", service.name)).collect::<String>();
     if rows.is_empty() {
         return None;
     }
     let names = session.world.secrets.names();
     let logins = names.iter().map(|name| format!("  taskrun secret show {name}\n")).collect::<String>();
-    Some(format!("{}:\n{rows}logins (shown on a terminal only):\n{logins}", session.identity.environment).trim_end().to_owned())
+    Some(
+        format!("{}:\n{rows}logins (shown on a terminal only):\n{logins}", session.identity.environment)
+            .trim_end()
+            .to_owned(),
+    )
 }
 
 /// Starts or stops services and waits until they have.
 async fn drive(local: &Local, args: &ArgMatches, up: bool) -> Result<u8, CliError> {
     let named: Vec<&String> = args.get_many("service").into_iter().flatten().collect();
     let services = local.services();
-    let unknown: Vec<&&String> = named.iter().filter(|name| !services.iter().any(|service| service.name == ***name)).collect();
+    let unknown: Vec<&&String> =
+        named.iter().filter(|name| !services.iter().any(|service| service.name == ***name)).collect();
     if let Some(unknown) = unknown.first() {
         let known: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
-        return Err(CliError::usage(format!("there is no service `{unknown}`")).with_hint(format!("there are: {}", known.join(", "))));
+        return Err(CliError::usage(format!("there is no service `{unknown}`"))
+            .with_hint(format!("there are: {}", known.join(", "))));
     }
     let meant: Vec<&Service> =
         services.iter().filter(|service| named.is_empty() || named.contains(&&service.name)).collect();
@@ -154,7 +170,11 @@ async fn drive(local: &Local, args: &ArgMatches, up: bool) -> Result<u8, CliErro
         CliError::caused(exit::FAILED, "drive the services", &error).with_hint("bring the platform up: taskrun resume")
     };
     for service in &meant {
-        let asked = if up { local.supervisor().start(&service.name).await } else { local.supervisor().stop(&service.name).await };
+        let asked = if up {
+            local.supervisor().start(&service.name).await
+        } else {
+            local.supervisor().stop(&service.name).await
+        };
         asked.map_err(failed)?;
     }
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -162,7 +182,8 @@ async fn drive(local: &Local, args: &ArgMatches, up: bool) -> Result<u8, CliErro
         loop {
             let state = local.state(&service.name).await.map_err(failed)?;
             let running = state.as_ref().is_some_and(ServiceState::is_running);
-            let stopped = state.as_ref().is_none_or(|state| !matches!(&*state.state, "RUNNING" | "STARTING" | "STOPPING"));
+            let stopped =
+                state.as_ref().is_none_or(|state| !matches!(&*state.state, "RUNNING" | "STARTING" | "STOPPING"));
             if (up && running && healthy(&service.health).await.is_ok()) || (!up && stopped) {
                 break;
             }

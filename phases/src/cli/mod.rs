@@ -2,4 +2,4 @@
 
 mod cloud;
 
-pub use cloud::{cloud, command, endpoints};
+pub(crate) use cloud::{cloud, command, endpoints};

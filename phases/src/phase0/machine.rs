@@ -57,8 +57,9 @@ impl MachineTask {
             (0, _) => free(0).map_err(failed),
             (port, Holder::Nobody | Holder::Ours) => Ok(port),
             (_, Holder::Foreign(_)) if self.reassign_ports => free(0).map_err(failed),
-            (port, Holder::Foreign(who)) => Err(Failure::permanent(format!("take port {port} for {name}: {who} has it"))
-                .with_hint(port_hint(name))),
+            (port, Holder::Foreign(who)) => {
+                Err(Failure::permanent(format!("take port {port} for {name}: {who} has it")).with_hint(port_hint(name)))
+            }
         }
     }
 }
@@ -78,9 +79,12 @@ impl Task for MachineTask {
 
     async fn check(&self, view: &View) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for (program, package) in [("setsid", "util-linux"), ("setpriv", "util-linux"), ("dpkg-deb", "dpkg"), ("bash", "bash")] {
+        for (program, package) in
+            [("setsid", "util-linux"), ("setpriv", "util-linux"), ("dpkg-deb", "dpkg"), ("bash", "bash")]
+        {
             if find_program(program).is_none() {
-                problems.push(Problem::new(format!("`{program}` is not on PATH"), format!("apt-get install {package}")));
+                problems
+                    .push(Problem::new(format!("`{program}` is not on PATH"), format!("apt-get install {package}")));
             }
         }
         let there = view.state_dir().ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
@@ -89,11 +93,14 @@ impl Task for MachineTask {
             let needed = if view.state_dir().join("runtime").exists() { 1024 } else { DISK_MIB };
             if free < needed {
                 let hint = "make room, or put the state elsewhere: --state-dir DIR";
-                problems.push(Problem::new(format!("{} has {free} MiB free, {needed} are needed", there.display()), hint));
+                problems
+                    .push(Problem::new(format!("{} has {free} MiB free, {needed} are needed", there.display()), hint));
             }
         }
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
+        let available = memory
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
         if let Some(kib) = available.filter(|kib: &u64| kib / 1024 < MEMORY_MIB) {
             problems.push(Problem::new(
                 format!("{} MiB of memory are available, {MEMORY_MIB} are needed", kib / 1024),
@@ -132,7 +139,9 @@ impl Task for MachineTask {
             tracking: ports.tracking,
         };
         let taken = named(given).into_iter().filter_map(|(name, port)| match holder(port, view.state_dir()) {
-            Holder::Foreign(who) => Some(Drift::new(format!("port {port} of {name}"), "free or ours", format!("taken by {who}"))),
+            Holder::Foreign(who) => {
+                Some(Drift::new(format!("port {port} of {name}"), "free or ours", format!("taken by {who}")))
+            }
             Holder::Nobody | Holder::Ours => None,
         });
         let taken: Vec<Drift> = taken.collect();
@@ -229,7 +238,7 @@ fn named(ports: config::Ports) -> [(&'static str, u16); 4] {
 /// A program on PATH.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| {
-        fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    })
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0))
 }

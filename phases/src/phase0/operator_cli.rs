@@ -62,7 +62,8 @@ impl OperatorCliTask {
         let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
         let root = view.state_dir().parent().unwrap_or(view.state_dir());
         let bin = self.settings.program.parent().unwrap_or(Path::new("/"));
-        let mut text = String::from("# Made by taskrun: source it for the commands and endpoints of this environment.\n");
+        let mut text =
+            String::from("# Made by taskrun: source it for the commands and endpoints of this environment.\n");
         for (name, path) in [
             ("TASKRUN_CONFIG", self.settings.config.as_path()),
             ("TASKRUN_GRAPH", &view.graph_dir().join("graph.yaml")),
@@ -111,7 +112,8 @@ impl Task for OperatorCliTask {
     async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<OperatorCli>, Failure> {
         let folder = Self::folder(context);
         let output = Self::output(&folder);
-        let failed = |error: std::io::Error| Failure::caused(Persistence::Permanent, "write the operator's files", &error);
+        let failed =
+            |error: std::io::Error| Failure::caused(Persistence::Permanent, "write the operator's files", &error);
         for folder in [folder.join("completions"), output.man.join("man1")] {
             fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -133,7 +135,17 @@ impl Task for OperatorCliTask {
     async fn prove(&self, _proof: &str, view: &View, output: &OperatorCli) -> Result<(), Failure> {
         const SCRIPT: &str = r#"set -eu; . "$1"; taskrun --version; taskrun list >/dev/null; complete -p taskrun"#;
         let clean = Command::new("env")
-            .args(["-i", "HOME=/nonexistent", "PATH=/usr/local/bin:/usr/bin:/bin", "bash", "--noprofile", "--norc", "-c", SCRIPT, "bash"])
+            .args([
+                "-i",
+                "HOME=/nonexistent",
+                "PATH=/usr/local/bin:/usr/bin:/bin",
+                "bash",
+                "--noprofile",
+                "--norc",
+                "-c",
+                SCRIPT,
+                "bash",
+            ])
             .arg(&output.profile)
             .dir("/")
             .timeout(SHELL_TIMEOUT);

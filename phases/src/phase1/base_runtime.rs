@@ -64,7 +64,11 @@ impl BaseRuntimeTask {
             .await
     }
 
-    async fn environments(&self, context: &Context, runtime: &Path) -> Result<(Program, Program, PathBuf, PathBuf), Failure> {
+    async fn environments(
+        &self,
+        context: &Context,
+        runtime: &Path,
+    ) -> Result<(Program, Program, PathBuf, PathBuf), Failure> {
         let python = python::interpreter(context, self.settings.python.as_deref()).await?;
         let uv = python::uv(context, &python, runtime).await?;
         let mut made = Vec::new();
@@ -104,7 +108,10 @@ impl Task for BaseRuntimeTask {
         if let Some(python) = &self.settings.python
             && !python.is_file()
         {
-            problems.push(Problem::new(format!("tools.python: there is no {}", python.display()), "correct the configuration"));
+            problems.push(Problem::new(
+                format!("tools.python: there is no {}", python.display()),
+                "correct the configuration",
+            ));
         }
         if self.settings.python.is_none() && python::candidates().is_empty() {
             problems.push(Problem::new("there is no `python3` on PATH", "apt-get install python3 python3-venv"));
@@ -112,7 +119,10 @@ impl Task for BaseRuntimeTask {
         if let Some(minio) = &self.settings.minio
             && !minio.is_file()
         {
-            problems.push(Problem::new(format!("tools.minio: there is no {}", minio.display()), "correct the configuration"));
+            problems.push(Problem::new(
+                format!("tools.minio: there is no {}", minio.display()),
+                "correct the configuration",
+            ));
         }
         match debian::installed(self.settings.postgres.as_deref()) {
             Err(failure) => problems.push(Problem { message: failure.to_string(), hint: failure.hint }),

@@ -118,10 +118,8 @@ impl MlflowTask {
             ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
         ];
         let uri = SecretEnv { secret: place.database.password.clone(), template: Some(place.store_uri()) };
-        let secret_env = [
-            (STORE_URI.to_owned(), uri),
-            ("AWS_SECRET_ACCESS_KEY".to_owned(), place.key.secret.clone().into()),
-        ];
+        let secret_env =
+            [(STORE_URI.to_owned(), uri), ("AWS_SECRET_ACCESS_KEY".to_owned(), place.key.secret.clone().into())];
         Service {
             name: SERVICE.to_owned(),
             command: command.to_vec(),
@@ -175,7 +173,9 @@ impl MlflowTask {
         let param = told.pointer("/run/data/params/0/value").and_then(serde_json::Value::as_str);
         let metric = told.pointer("/run/data/metrics/0/value").and_then(serde_json::Value::as_f64);
         if (param, metric) != (Some("blue"), Some(0.25)) {
-            return Err(Failure::permanent(format!("read a run's parameter and metric back: found {param:?}, {metric:?}")));
+            return Err(Failure::permanent(format!(
+                "read a run's parameter and metric back: found {param:?}, {metric:?}"
+            )));
         }
         let key = format!("{experiment}/{run}/artifacts/proof.bin");
         let bytes: Vec<u8> = (0..ARTIFACT).map(|at| (at * 31 % 251) as u8).collect();
@@ -229,7 +229,7 @@ impl Task for MlflowTask {
         self.migrate(context, &place).await?;
         context.safe_point()?;
         Local::new(&place.machine)?.ensure(context, &self.service(&place)).await?;
-        let version = Mlflow::new(&place.url).map_err(failure)?.version(None).await.map_err(failure)?;
+        let version = Mlflow::new(&place.url).map_err(failure)?.version().await.map_err(failure)?;
         let version = version.trim().to_owned();
         Ok(Applied::complete(Tracking { tracking_url: place.url, version, artifact_bucket: BUCKET.to_owned() }))
     }
@@ -246,11 +246,11 @@ impl Task for MlflowTask {
     async fn prove(&self, proof: &str, view: &View, output: &Tracking) -> Result<(), Failure> {
         let mlflow = Mlflow::new(&output.tracking_url).map_err(failure)?;
         match proof {
-            "it tells its version" => match mlflow.version(None).await.map_err(failure)?.trim() {
+            "it tells its version" => match mlflow.version().await.map_err(failure)?.trim() {
                 version if version == output.version => Ok(()),
                 other => Err(Failure::permanent(format!("find version {}: it is {other}", output.version))),
             },
-            "a foreign host name is refused" => match mlflow.version(Some("attacker.invalid")).await {
+            "a foreign host name is refused" => match mlflow.search_as("attacker.invalid").await {
                 Err(error) if error.status().is_some_and(|status| status.is_client_error()) => Ok(()),
                 Err(error) => Err(failure(error)),
                 Ok(_) => Err(Failure::permanent("see a foreign host name refused: it was taken")),

@@ -4,6 +4,7 @@
 //! application's key opens its buckets only; a foreign key is refused.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -132,7 +133,7 @@ impl ObjectStoreTask {
             users.push(json!({"id": id, "secret": value.expose(), "policy": id, "buckets": buckets}));
             keys.insert(application.clone(), AccessKey { id, secret, buckets: buckets.clone() });
         }
-        let request = json!({"verb": "ensure", "users": users, "stale": stale});
+        let request = json!({"users": users, "stale": stale});
         admin(context, place, request).await?;
         Ok(keys)
     }
@@ -319,19 +320,21 @@ async fn look_inside(view: &View, made: &ObjectStore) -> Probe {
 /// The client of MinIO's admin API.
 const ADMIN: &str = include_str!("../../assets/minio_admin.py");
 
-/// Asks the admin API; `request` has the verb and what it needs.
+/// Asks the admin API; `request` has the users and the ones that are stale.
 async fn admin(context: &Context, place: &Place, mut request: Value) -> Result<(), Failure> {
     let root = context.secret(ROOT_SECRET)?;
     request["endpoint"] = json!(place.endpoint.trim_start_matches("http://"));
     request["region"] = json!(REGION);
     request["root"] = json!({"id": ROOT, "secret": root.expose()});
-    let python = BaseRuntime::program(&place.runtime.platform_env, "python");
-    let command = Command::new(python)
-        .args(["-I", "-c", ADMIN])
+    let script = context.state_dir().join("services").join("minio_admin.py");
+    fs::write(&script, ADMIN).map_err(|error| files::failure("write", &script, &error))?;
+    let command = Command::new(BaseRuntime::program(&place.runtime.platform_env, "python"))
+        .arg("-I")
+        .arg(script)
         .stdin(request.to_string())
         .dir(context.state_dir())
         .timeout(ADMIN_TIMEOUT);
-    context.capture(command).await.map(|_| ())
+    context.command(command).await.map(|_| ())
 }
 
 fn secret_name(application: &str) -> String {

@@ -29,8 +29,10 @@ pub fn installed(given: Option<&Path>) -> Result<Option<PostgresPrograms>, Failu
     if let Some(bin) = given {
         return match PROGRAMS.iter().find(|program| !bin.join(program).is_file()) {
             None => programs(bin, Vec::new()).map(Some),
-            Some(program) => Err(Failure::permanent(format!("tools.postgres: there is no {}", bin.join(program).display()))
-                .with_hint("name the folder of PostgreSQL's server programs, such as /usr/lib/postgresql/15/bin")),
+            Some(program) => {
+                Err(Failure::permanent(format!("tools.postgres: there is no {}", bin.join(program).display()))
+                    .with_hint("name the folder of PostgreSQL's server programs, such as /usr/lib/postgresql/15/bin"))
+            }
         };
     }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -76,7 +78,8 @@ pub async fn unpack(context: &Context, target: &Path) -> Result<PostgresPrograms
 async fn missing_packages(context: &Context) -> Result<BTreeSet<String>, Failure> {
     let server = depends(context, "postgresql").await?.into_iter().find(|name| name.starts_with("postgresql-"));
     let server = server.ok_or_else(|| {
-        Failure::permanent("find PostgreSQL among the packages of this distribution").with_hint("fetch the package lists: apt-get update")
+        Failure::permanent("find PostgreSQL among the packages of this distribution")
+            .with_hint("fetch the package lists: apt-get update")
     })?;
     let major = server.trim_start_matches("postgresql-").to_owned();
     let wanted = [server, format!("postgresql-client-{major}")];
@@ -97,7 +100,8 @@ async fn missing_packages(context: &Context) -> Result<BTreeSet<String>, Failure
 async fn depends(context: &Context, package: &str) -> Result<Vec<String>, Failure> {
     let ask = Command::new("apt-cache").args(["depends", "--no-recommends", "--no-suggests", "--no-conflicts"]);
     let ask = ask.args(["--no-breaks", "--no-replaces", "--no-enhances", package]).env("LC_ALL", "C").timeout(TIMEOUT);
-    let told = context.capture(ask).await.map_err(|failure| failure.with_hint("fetch the package lists: apt-get update"))?;
+    let told =
+        context.capture(ask).await.map_err(|failure| failure.with_hint("fetch the package lists: apt-get update"))?;
     let names = told.lines().filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "));
     Ok(names.filter(|name| !name.starts_with('<')).map(str::to_owned).collect())
 }
@@ -126,7 +130,8 @@ fn programs(bin: &Path, libraries: Vec<PathBuf>) -> Result<PostgresPrograms, Fai
         let path = libraries.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":");
         command.env("LD_LIBRARY_PATH", path);
     }
-    let told = command.arg("--version").output().map_err(|error| files::failure("run", &bin.join("postgres"), &error))?;
+    let told =
+        command.arg("--version").output().map_err(|error| files::failure("run", &bin.join("postgres"), &error))?;
     // postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     let version = told.split_whitespace().nth(2).map(str::to_owned);

@@ -76,18 +76,24 @@ impl Mlflow {
         Ok(Self { url: url.trim_end_matches('/').to_owned(), http })
     }
 
-    /// The server's version, asked under another host name if one is given.
+    /// The server's version.
     ///
     /// # Errors
-    /// It does not answer, or refuses the host name.
-    pub async fn version(&self, host: Option<&str>) -> Result<String, MlflowError> {
+    /// It does not answer.
+    pub async fn version(&self) -> Result<String, MlflowError> {
         let what = "ask for the version";
-        let mut request = self.http.get(format!("{}/version", self.url));
-        if let Some(host) = host {
-            request = request.header(reqwest::header::HOST, host);
-        }
-        let answer = self.send(request, what).await?;
+        let answer = self.send(self.http.get(format!("{}/version", self.url)), what).await?;
         answer.text().await.map_err(|source| MlflowError::Transport { what: what.to_owned(), source })
+    }
+
+    /// Looks for experiments as a client would that knows the server by the name `host`.
+    ///
+    /// # Errors
+    /// The server refuses, for instance the name.
+    pub async fn search_as(&self, host: &str) -> Result<Value, MlflowError> {
+        let url = format!("{}/api/2.0/mlflow/experiments/search", self.url);
+        let request = self.http.post(url).header(reqwest::header::HOST, host).json(&json!({"max_results": 1}));
+        self.json(request, "look for experiments").await
     }
 
     /// Makes an experiment and returns its id.
@@ -152,7 +158,8 @@ impl Mlflow {
     /// The server refuses.
     pub async fn artifact(&self, path: &str) -> Result<Vec<u8>, MlflowError> {
         let what = "read an artifact";
-        let answer = self.send(self.http.get(format!("{}/api/2.0/mlflow-artifacts/artifacts/{path}", self.url)), what).await?;
+        let answer =
+            self.send(self.http.get(format!("{}/api/2.0/mlflow-artifacts/artifacts/{path}", self.url)), what).await?;
         let bytes = answer.bytes().await.map_err(|source| MlflowError::Transport { what: what.to_owned(), source })?;
         Ok(bytes.into())
     }

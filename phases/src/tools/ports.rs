@@ -60,7 +60,9 @@ fn listeners(port: u16) -> Vec<u32> {
 
 fn has_open(pid: u32, links: &[String]) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    files.filter_map(|file| fs::read_link(file.path()).ok()).any(|link| links.iter().any(|wanted| link == Path::new(wanted)))
+    files
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|link| links.iter().any(|wanted| link == Path::new(wanted)))
 }
 
 fn describe(pid: u32) -> String {

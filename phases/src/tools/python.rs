@@ -38,12 +38,14 @@ pub fn candidates() -> Vec<PathBuf> {
 /// # Errors
 /// There is none.
 pub async fn interpreter(view: &View, given: Option<&Path>) -> Result<Program, Failure> {
-    const VERSION: &str = "import sys, venv, ensurepip; print('%d.%d.%d' % sys.version_info[:3]); print(sys.executable)";
+    const VERSION: &str =
+        "import sys, venv, ensurepip; print('%d.%d.%d' % sys.version_info[:3]); print(sys.executable)";
     let machine: Machine = view.output()?;
     let candidates = given.map_or_else(candidates, |given| vec![given.to_owned()]);
     let mut said = Vec::new();
     for path in candidates {
-        let command = run_as::service_user(&machine, &path).args(["-I", "-c", VERSION]).dir("/").timeout(Duration::from_secs(30));
+        let command =
+            run_as::service_user(&machine, &path).args(["-I", "-c", VERSION]).dir("/").timeout(Duration::from_secs(30));
         match view.capture(command).await {
             Ok(told) => {
                 let version = told.lines().next().unwrap_or_default().to_owned();
@@ -138,8 +140,9 @@ pub fn cache_dir() -> Result<PathBuf, Failure> {
     }
     let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
-    home.map(|home| home.join("taskrun"))
-        .ok_or_else(|| Failure::permanent("find a folder for caches: HOME is not set").with_hint("set TASKRUN_CACHE_DIR"))
+    home.map(|home| home.join("taskrun")).ok_or_else(|| {
+        Failure::permanent("find a folder for caches: HOME is not set").with_hint("set TASKRUN_CACHE_DIR")
+    })
 }
 
 /// What is fetched may be there the next time.

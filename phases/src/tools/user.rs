@@ -26,7 +26,8 @@ pub async fn ensure(view: &View, name: &str, made: bool) -> Result<ServiceUser, 
             let add = Command::new("useradd").args(["--system", "--user-group", "--no-create-home"]);
             let add = add.args(["--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", "--comment"]);
             view.command(add.args(["taskrun services", name])).await?;
-            let user = find(name)?.ok_or_else(|| Failure::permanent(format!("find the user {name} after it was made")))?;
+            let user =
+                find(name)?.ok_or_else(|| Failure::permanent(format!("find the user {name} after it was made")))?;
             (user, true)
         }
     };
