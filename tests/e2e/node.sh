@@ -5,13 +5,16 @@
 # namespace of its own, so its ports are its own; slirp4netns carries what it asks of the package registries through
 # this machine's own network. Nothing of this machine's network settings is changed.
 #
-# Reads: cache, run (folders), release. Sets: leader (the pid of the node's PID 1, seen from here).
+# The caller sets: release, user, user_home, cache and run (folders; run/log exists).
+# Set here: leader (the pid of the node's PID 1, seen from this machine), nspawn and slirp (pids), netns.
+# shellcheck disable=SC2154 # the caller's
 
 node_packages=git,make,systemd-sysv,dbus,postgresql,sudo
 
 # Path of the release's tree, made if it is not there yet.
 node_tree() {
-  local tree=$cache/$release-$(cksum <<<"$node_packages" | cut -d' ' -f1)
+  local tree
+  tree=$cache/$release-$(cksum <<<"$node_packages" | cut -d' ' -f1)
   if [ ! -d "$tree" ]; then
     rm -rf "$tree.new"
     mmdebstrap --quiet --variant=minbase --include="$node_packages" "$release" "$tree.new" >&2
@@ -111,11 +114,13 @@ node_processes() {
 
 node_ports() { ip netns exec "$netns" ss --no-header --listening --tcp --udp --numeric | awk '{ print $1, $5 }' | sort; }
 
-# What is on the disk that a fresh Debian has not, but for what building, apt, the system and its PostgreSQL leave.
+# What a fresh Debian has not, but for what building, apt, the system and its PostgreSQL leave; and its accounts.
 node_files() {
-  local user_home=$1 kept
+  local kept
   kept="^(${user_home#/}/(\.cargo|\.rustup|taskrun/target)|var/log|var/lib/(postgresql|systemd|apt|dpkg)|var/cache/(apt|debconf|ldconfig)|tmp|var/tmp/systemd-private)"
-  (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | grep --invert-match --extended-regexp "$kept" | sort
-  (cd "/proc/$leader/root" && find tmp dev/shm -mindepth 1 -not -path '*systemd-private*' -not -name '.*-unix') | sort
-  cat "$run/root/etc/passwd" "$run/root/etc/group"
+  {
+    (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | grep --invert-match --extended-regexp "$kept"
+    (cd "/proc/$leader/root" && find tmp dev/shm -mindepth 1 -not -path '*systemd-private*' -not -name '.*-unix')
+    cat "$run/root/etc/passwd" "$run/root/etc/group"
+  } | sort
 }
