@@ -91,12 +91,13 @@ as() { node_login "$1" "timeout --kill-after=10 3000 bash -c $(printf '%q' "$2")
 
 start_node() {
   local binds=()
-  git clone --quiet --bare "$repository" "$run/taskrun.git"
   node_make
   if [ "$user" != root ]; then
     chroot "$run/root" useradd --create-home --shell /bin/bash "$user"
     echo "$user ALL=(ALL) NOPASSWD: ALL" >"$run/root/etc/sudoers.d/$user"
   fi
+  git clone --quiet --bare "$repository" "$run/taskrun.git"
+  chown -R "$(chroot "$run/root" id -u "$user")" "$run/taskrun.git" # git clones only from a folder of one's own
   copy_client_config "$run/root" "$user_home" "$user"
   if [ "$rust" = borrow ]; then
     binds=(--bind-ro="$(cd "$repository" && rustc --print sysroot):/opt/rust")

@@ -6,9 +6,12 @@
 # this machine's own network. Nothing of this machine's network settings is changed.
 #
 # The caller sets: release, user, user_home, cache and run (folders; run/log exists).
-# Set here: leader (the pid of the node's PID 1, seen from this machine), nspawn and slirp (pids), netns.
+# Set here: leader (the pid of the node's PID 1, seen from this machine), nspawn and slirp (pids).
 # shellcheck disable=SC2154 # the caller's
 
+netns=taskrun-e2e
+# Should this script be killed, the node goes with it.
+with_me=(setsid setpriv --pdeathsig KILL)
 node_packages=git,make,systemd-sysv,dbus,postgresql,sudo
 
 # Path of the release's tree, made if it is not there yet.
@@ -30,9 +33,8 @@ node_make() {
   tree=$(node_tree)
   mkdir -p "$run"/{upper,work,root}
   mount -t overlay overlay -o "lowerdir=$tree,upperdir=$run/upper,workdir=$run/work" "$run/root"
-  netns=taskrun-e2e-$$
   ip netns add "$netns"
-  setsid slirp4netns --configure --mtu=65520 --disable-host-loopback --netns-type=path "/run/netns/$netns" tap0 \
+  "${with_me[@]}" slirp4netns --configure --mtu=65520 --disable-host-loopback --netns-type=path "/run/netns/$netns" tap0 \
     >"$run/slirp.log" 2>&1 </dev/null &
   slirp=$!
   echo 'nameserver 10.0.2.3' >"$run/root/etc/resolv.conf"
@@ -43,8 +45,8 @@ node_boot() {
   local deadline=$((SECONDS + 60)) keep_unit=() state
   [ -d /run/systemd/system ] || keep_unit=(--keep-unit)
   # Debian 13's systemd insists on cgroup v2; the hybrid layout of older hosts has it under this name.
-  SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 setsid systemd-nspawn --quiet --boot --directory="$run/root" --machine="$netns" \
-    --register=no "${keep_unit[@]}" --network-namespace-path="/run/netns/$netns" --resolv-conf=off --timezone=off \
+  SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 "${with_me[@]}" systemd-nspawn --quiet --boot --directory="$run/root" \
+    --machine="$netns" --register=no "${keep_unit[@]}" --network-namespace-path="/run/netns/$netns" --resolv-conf=off --timezone=off \
     --console=pipe --bind-ro="$run/taskrun.git:/srv/taskrun.git" "$@" >>"$run/log/boot.log" 2>&1 </dev/null &
   nspawn=$!
   while sleep 0.2; do
@@ -71,8 +73,8 @@ node_cut_power() {
 
 # Runs a program as the node's root, outside of any session.
 node_enter() {
-  nsenter --target "$leader" --mount --uts --ipc --net --pid --root --wd=/ \
-    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$@" </dev/null
+  nsenter --target "$leader" --mount --uts --ipc --net --pid --root \
+    env --chdir=/ -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$@" </dev/null
 }
 
 # Runs a shell command as someone who logged in, in the folder of the clone once there is one. What it leaves running
@@ -83,21 +85,19 @@ node_login() {
     runuser --login "$user" --command "if [ -d taskrun ]; then cd taskrun; fi; $command"
 }
 
-# Takes down whatever of the node is there. Safe to call at any moment, and twice.
+# Takes down whatever there is of a node, be it this run's or one's that was killed. Safe to call at any moment.
 node_remove() {
-  [ -z "${leader:-}" ] || kill -KILL "$leader" 2>/dev/null || true
-  if [ -n "${nspawn:-}" ]; then
-    kill "$nspawn" 2>/dev/null || true
-    wait "$nspawn" 2>/dev/null || true
-  fi
-  if [ -n "${slirp:-}" ]; then
-    kill "$slirp" 2>/dev/null || true
-    wait "$slirp" 2>/dev/null || true
-  fi
-  [ -z "${netns:-}" ] || ip netns del "$netns" 2>/dev/null || true
-  mountpoint -q "$run/root" && umount "$run/root"
-  leader='' nspawn='' slirp='' netns=''
+  local pid
+  for pid in ${leader:-} ${nspawn:-} ${slirp:-}; do
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+  wait ${nspawn:-} ${slirp:-} 2>/dev/null || true
+  leader='' nspawn='' slirp=''
+  if [ -e "/run/netns/$netns" ]; then ip netns del "$netns"; fi
+  if mountpoint --quiet "$run/root"; then umount "$run/root"; fi
   rm -rf "$run"/{upper,work,root,taskrun.git}
+  # nspawn leaves its control groups, now empty, where no systemd tidies up.
+  find /sys/fs/cgroup/{systemd,unified}/{payload,supervisor} -depth -type d -exec rmdir {} + 2>/dev/null || true
 }
 
 # --- what is on the node, seen from outside of it
@@ -116,11 +116,12 @@ node_ports() { ip netns exec "$netns" ss --no-header --listening --tcp --udp --n
 
 # What a fresh Debian has not, but for what building, apt, the system and its PostgreSQL leave; and its accounts.
 node_files() {
-  local kept
+  local kept postgres
+  postgres=$(stat --format=%u "$run/root/var/lib/postgresql")
   kept="^(${user_home#/}/(\.cargo|\.rustup|taskrun/target)|var/log|var/lib/(postgresql|systemd|apt|dpkg)|var/cache/(apt|debconf|ldconfig)|tmp|var/tmp/systemd-private)"
   {
     (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | grep --invert-match --extended-regexp "$kept"
-    (cd "/proc/$leader/root" && find tmp dev/shm -mindepth 1 -not -path '*systemd-private*' -not -name '.*-unix')
+    (cd "/proc/$leader/root" && find tmp dev/shm -mindepth 1 -not -path '*systemd-private*' -not -uid "$postgres" -not -name '.*-unix')
     cat "$run/root/etc/passwd" "$run/root/etc/group"
   } | sort
 }
