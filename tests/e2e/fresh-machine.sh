@@ -172,7 +172,9 @@ finish() {
   set +e
   trap '' INT TERM
   exec >&"$terminal" 2>&1
-  if [ "$status" -ne 0 ] && [ -n "$step" ]; then
+  if [ "$status" -ge 128 ]; then
+    echo "stopped during: $step"
+  elif [ "$status" -ne 0 ] && [ -n "$step" ]; then
     printf 'FAILED             %s: %s; the end of its log:\n' "$release" "$step"
     tail -n 30 "$log"
   fi

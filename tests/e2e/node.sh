@@ -71,10 +71,11 @@ node_cut_power() {
   leader='' nspawn=''
 }
 
-# Runs a program as the node's root, outside of any session.
+# Runs a program as the node's root, outside of any session. Waited for, so that a signal to this script acts at once.
 node_enter() {
   nsenter --target "$leader" --mount --uts --ipc --net --pid --root \
-    env --chdir=/ -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$@" </dev/null
+    env --chdir=/ -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$@" </dev/null &
+  wait "$!"
 }
 
 # Runs a shell command as someone who logged in, in the folder of the clone once there is one. What it leaves running
@@ -88,10 +89,9 @@ node_login() {
 # Takes down whatever there is of a node, be it this run's or one's that was killed. Safe to call at any moment.
 node_remove() {
   local pid
-  for pid in ${leader:-} ${nspawn:-} ${slirp:-}; do
-    kill -KILL "$pid" 2>/dev/null || true
-  done
-  wait ${nspawn:-} ${slirp:-} 2>/dev/null || true
+  # nspawn ends after the last process of the node whose PID 1 is gone.
+  for pid in ${leader:-${nspawn:-}} ${slirp:-}; do kill -KILL "$pid" || true; done 2>/dev/null
+  for pid in ${nspawn:-} ${slirp:-}; do wait "$pid" || true; done 2>/dev/null
   leader='' nspawn='' slirp=''
   if [ -e "/run/netns/$netns" ]; then ip netns del "$netns"; fi
   if mountpoint --quiet "$run/root"; then umount "$run/root"; fi
