@@ -52,7 +52,13 @@ as_root() {
 
 # NEEDRESTART_SUSPEND: Ubuntu would otherwise restart running services after an install.
 apt_get() {
-  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -o DPkg::Lock::Timeout=300 "$@" >&2
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -qq \
+    -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >&2
+}
+
+apt_knows() {
+  local package
+  for package; do [ -n "$(apt-cache madison "$package" 2>/dev/null)" ] || return 1; done
 }
 
 install_packages() {
@@ -62,8 +68,8 @@ install_packages() {
   command -v apt-get >/dev/null || fail 'this machine has no apt-get' 'install the equivalents of these packages by hand'
   [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null ||
     fail 'installing packages takes root or sudo' "as root: apt-get install --no-install-recommends $*"
-  # The lists of a fresh machine are empty, those of an old one may name packages that are gone.
-  if ! apt-cache show "$@" >/dev/null 2>&1 || ! apt_get install -y --no-install-recommends "$@"; then
+  # The lists of a fresh machine are empty, those of an old one may name versions that are gone.
+  if ! apt_knows "$@" || ! apt_get install -y --no-install-recommends "$@"; then
     say "refreshing the package lists (apt-get update)"
     apt_get update
     apt_get install -y --no-install-recommends "$@"
