@@ -33,7 +33,7 @@ impl Digest {
         hasher.finish()
     }
 
-    fn from_hash(hash: &blake3::Hash) -> Self {
+    pub(crate) fn from_hash(hash: &blake3::Hash) -> Self {
         let mut short = [0; 16];
         short.copy_from_slice(&hash.as_bytes()[..16]);
         Self(short)
@@ -114,6 +114,9 @@ pub struct KeyParts {
     /// The files that come with the plugin: templates, locked requirements.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub assets: BTreeMap<String, Digest>,
+    /// What is kept for a later `destroy` and decides nothing: not a part of the key.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub aside: Value,
 }
 
 /// One difference between two [`KeyParts`].

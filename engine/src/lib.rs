@@ -5,6 +5,8 @@
 //! sees is a fold over one stream of [events](event).
 
 pub mod checkpoint;
+pub mod cli;
+pub mod context;
 pub mod event;
 pub mod fingerprint;
 pub mod graph;
@@ -14,6 +16,11 @@ pub mod outcome;
 pub mod plan;
 pub mod process;
 pub mod redact;
+pub mod registry;
+pub mod report;
+pub mod run;
 pub mod secret;
+pub mod task;
+pub mod world;
 
 pub use id::{TaskId, TaskIdError};

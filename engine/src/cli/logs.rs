@@ -1,0 +1,173 @@
+//! `logs`, `watch` and `report`: looking at runs, past and present.
+
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::args::{Global, LogsArgs, ReportArgs};
+use super::error::{CliError, exit};
+use super::execute::{make_reporter, run_folder};
+use super::main::say;
+use super::session::Session;
+use super::status::now_of;
+use crate::checkpoint::Status;
+use crate::event::{Event, EventKind};
+use crate::report::{LogTail, RunHistory, html};
+use crate::run::events::now;
+
+/// How often a followed file is looked at.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
+    let id = args.id.parse().map_err(|error| CliError::usage(format!("`{}` is no id of a task: {error}", args.id)))?;
+    let checkpoint = session.read()?;
+    let state = checkpoint.tasks.get(&id);
+    if state.is_none() && session.world.graph.find(&id).is_none() {
+        return Err(CliError::usage(format!("there is no task `{id}`")).with_hint("see which there are: taskrun list"));
+    }
+    let attempt = args.attempt.or(state.map(|state| state.attempt)).unwrap_or(0);
+    let path = session.world.log_path(&id, attempt);
+    let mut position = copy(&path, 0)?;
+    if position.is_none() && !args.follow {
+        say(match attempt {
+            0 => format!("{id} has not run yet"),
+            _ => format!("attempt {attempt} of {id} wrote nothing"),
+        });
+    }
+    while args.follow {
+        position = copy(&path, position.unwrap_or(0))?.or(position);
+        let checkpoint = session.read()?;
+        let state = checkpoint.tasks.get(&id);
+        let this_attempt = state.is_some_and(|state| state.attempt <= attempt.max(1));
+        if now_of(&checkpoint, state) != Status::Running || !this_attempt {
+            copy(&path, position.unwrap_or(0))?;
+            break;
+        }
+        std::thread::sleep(INTERVAL);
+    }
+    Ok(exit::OK)
+}
+
+/// Copies a file from `position` to stdout and returns where it ends; nothing if there is no file.
+fn copy(path: &Path, position: u64) -> Result<Option<u64>, CliError> {
+    let failed = |error| CliError::caused(exit::FAILED, format!("read {}", path.display()), &error);
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    file.seek(SeekFrom::Start(position)).map_err(failed)?;
+    let mut stdout = std::io::stdout().lock();
+    match std::io::copy(&mut file, &mut stdout).and_then(|copied| stdout.flush().map(|()| copied)) {
+        Ok(copied) => Ok(Some(position + copied)),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(i32::from(exit::OK)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+pub(super) fn watch(session: &Session, global: &Global) -> Result<u8, CliError> {
+    let Some(run) = session.read()?.run else {
+        say("nothing to watch: nothing was run here yet");
+        return Ok(exit::OK);
+    };
+    let number = run.started.run;
+    let mut reporter = make_reporter(global.output, &session.world.redactor);
+    let mut follower = Follower::new(run_folder(&session.state, number).join("events.jsonl"));
+    loop {
+        let mut ended = None;
+        for event in follower.poll()? {
+            if let EventKind::RunFinished { exit_code, .. } = event.kind {
+                ended = Some(exit_code);
+            }
+            reporter.event(&event);
+        }
+        reporter.tick(now());
+        if let Some(code) = ended {
+            reporter.finish();
+            return Ok(code);
+        }
+        let run = session.read()?.run.filter(|run| run.started.run == number && run.finished.is_none());
+        if !run.is_some_and(|run| run.started.driver.is_alive()) && follower.is_quiet() {
+            reporter.finish();
+            say(format!("run {number} ended without saying goodbye; go on with it by `taskrun resume`"));
+            return Ok(exit::FAILED);
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+/// Reads the events of a run as they are written.
+struct Follower {
+    path: PathBuf,
+    position: u64,
+    rest: String,
+    quiet: u32,
+}
+
+impl Follower {
+    fn new(path: PathBuf) -> Self {
+        Self { path, position: 0, rest: String::new(), quiet: 0 }
+    }
+
+    /// Whether nothing came for several looks.
+    fn is_quiet(&self) -> bool {
+        self.quiet > 3
+    }
+
+    fn poll(&mut self) -> Result<Vec<Event>, CliError> {
+        let failed = |error| CliError::caused(exit::FAILED, format!("read {}", self.path.display()), &error);
+        let mut file = match std::fs::File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.quiet += 1;
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        file.seek(SeekFrom::Start(self.position)).map_err(failed)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        self.position += bytes.len() as u64;
+        self.quiet = if bytes.is_empty() { self.quiet + 1 } else { 0 };
+        self.rest.push_str(&String::from_utf8_lossy(&bytes));
+        let Some(end) = self.rest.rfind('\n') else { return Ok(Vec::new()) };
+        let whole: String = self.rest.drain(..=end).collect();
+        // Kinds of events that this version does not know are passed over.
+        Ok(whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+}
+
+pub(super) fn report(session: &Session, args: &ReportArgs) -> Result<u8, CliError> {
+    let checkpoint = session.read()?;
+    let last = checkpoint.run.as_ref().map(|run| run.started.run);
+    let Some(run) = args.run.or(last) else {
+        return Err(CliError::usage("there is no run to report on").with_hint("start one with `taskrun run`"));
+    };
+    let file = run_folder(&session.state, run).join("events.jsonl");
+    let failed =
+        |error| CliError::caused(exit::USAGE, format!("read the events of run {run}: {}", file.display()), &error);
+    let events: Vec<Event> = BufReader::new(std::fs::File::open(&file).map_err(failed)?)
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str(&line).ok())
+        .collect();
+    let logs = log_tails(session, &events);
+    let page = html(&[RunHistory { events, logs }], &jiff::tz::TimeZone::system());
+    let page = session.world.redactor.redact_str(&page);
+    let out = args.out.clone().unwrap_or_else(|| session.state.join("report.html"));
+    std::fs::write(&out, page.as_bytes())
+        .map_err(|error| CliError::caused(exit::FAILED, format!("write {}", out.display()), &error))?;
+    super::main::print(&format!("{}\n", out.display()))
+}
+
+/// The ends of the logs of all attempts of a run.
+fn log_tails(session: &Session, events: &[Event]) -> Vec<LogTail> {
+    let attempts = events.iter().filter_map(|event| match &event.kind {
+        EventKind::TaskStarted { task, attempt, .. } => Some((task, *attempt)),
+        _ => None,
+    });
+    // An attempt that wrote nothing has no log.
+    attempts
+        .filter_map(|(task, attempt)| LogTail::read(task.clone(), attempt, &session.world.log_path(task, attempt)).ok())
+        .collect()
+}

@@ -1,0 +1,177 @@
+//! The configuration: what is wanted. See `config/local.yaml` for the one that is used by default.
+
+mod load;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use taskrun_engine::secret::SecretSource;
+
+pub use load::load;
+
+/// A configuration file.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of the format: 1.
+    pub version: u32,
+    /// The environment's name: states of different environments are kept apart. Letters, digits, `-` and `_`.
+    pub name: String,
+    /// Where everything runs.
+    #[serde(default)]
+    pub platform: PlatformKind,
+    /// The user that services run as when the program runs as root; it is made if it does not exist.
+    #[serde(default = "service_user")]
+    pub service_user: String,
+    /// Programs to use instead of those that the runtime task brings.
+    #[serde(default)]
+    pub tools: Tools,
+    /// The loopback ports of the services.
+    #[serde(default)]
+    pub ports: Ports,
+    /// The object store.
+    #[serde(default)]
+    pub object_store: ObjectStoreConfig,
+    /// The database.
+    #[serde(default)]
+    pub database: DatabaseConfig,
+    /// The tracking server.
+    #[serde(default)]
+    pub tracking: TrackingConfig,
+    /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
+    #[serde(skip_serializing)]
+    pub secrets: BTreeMap<String, SecretSource>,
+}
+
+/// Where everything runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlatformKind {
+    /// On this machine: real servers under a supervisor, in one folder, on loopback ports.
+    #[default]
+    Local,
+}
+
+impl PlatformKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+        }
+    }
+}
+
+/// Programs to use instead of those that the runtime task brings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tools {
+    /// The MinIO server; by default `minio` on PATH, else it is built.
+    pub minio: Option<PathBuf>,
+    /// The folder of PostgreSQL's programs; by default that of an installed server package, else one is unpacked.
+    pub postgres: Option<PathBuf>,
+    /// The Python that environments are made with, 3.10 to 3.13; by default `python3` on PATH.
+    pub python: Option<PathBuf>,
+}
+
+/// The loopback ports of the services. 0 means any free one, chosen once and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ports {
+    /// The object store's S3 API.
+    pub object_store: u16,
+    /// The object store's console.
+    pub object_store_console: u16,
+    /// PostgreSQL. Not the usual 5432, which belongs to the machine.
+    pub database: u16,
+    /// MLflow.
+    pub tracking: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { object_store: 9000, object_store_console: 9001, database: 15432, tracking: 5000 }
+    }
+}
+
+/// The object store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectStoreConfig {
+    /// The buckets.
+    pub buckets: Vec<String>,
+    /// The applications, each with an access key of its own, and the buckets that each may use.
+    pub applications: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for ObjectStoreConfig {
+    fn default() -> Self {
+        let buckets = ["mlflow-artifacts", "models", "datasets", "experiments"].map(str::to_owned);
+        let applications = [("mlflow", &buckets[..1]), ("training", &buckets[1..]), ("serving", &buckets[..2])];
+        let applications = applications.map(|(name, buckets)| (name.to_owned(), buckets.to_vec()));
+        Self { applications: applications.into(), buckets: buckets.to_vec() }
+    }
+}
+
+/// The database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseConfig {
+    /// The database of the tracking server, and the user that owns it.
+    pub name: String,
+    /// The extensions in it.
+    pub extensions: Vec<String>,
+    /// Settings of the server, as `postgresql.conf` has them.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        let settings = [("max_connections", "100"), ("shared_buffers", "256MB")];
+        Self {
+            name: "mlflow".to_owned(),
+            extensions: ["uuid-ossp", "pg_stat_statements"].map(str::to_owned).to_vec(),
+            settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }
+    }
+}
+
+/// The tracking server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrackingConfig {
+    /// The worker processes.
+    pub workers: u16,
+    /// Host names by which clients may call it besides the loopback ones, with port.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for TrackingConfig {
+    fn default() -> Self {
+        Self { workers: 2, allowed_hosts: Vec::new() }
+    }
+}
+
+fn service_user() -> String {
+    "taskrun".to_owned()
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            name: "local".to_owned(),
+            platform: PlatformKind::default(),
+            service_user: service_user(),
+            tools: Tools::default(),
+            ports: Ports::default(),
+            object_store: ObjectStoreConfig::default(),
+            database: DatabaseConfig::default(),
+            tracking: TrackingConfig::default(),
+            secrets: BTreeMap::new(),
+        }
+    }
+}

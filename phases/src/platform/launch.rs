@@ -1,0 +1,96 @@
+//! What stands between the supervisor and a service: the secrets are put into its environment, and it loses the rights
+//! of root. So no file but the secrets file holds a secret, and no service can read those of another.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+use taskrun_engine::process::Cookie;
+use taskrun_engine::redact::Redactor;
+use taskrun_engine::secret::SecretStore;
+
+use super::Service;
+
+/// The hidden verb by which the supervisor calls this program.
+pub const VERB: &str = "launch-service";
+
+/// The environment variable by which a service's processes are known: the state folder and the service's name.
+pub const MARK: &str = "TASKRUN_SERVICE";
+
+/// What the launcher reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// The service.
+    pub service: Service,
+    /// The user that it runs as; nothing for the present one.
+    pub user: Option<(u32, u32)>,
+    /// The file with the secrets.
+    pub secrets: PathBuf,
+    /// The value of [`MARK`].
+    pub mark: String,
+}
+
+/// Becomes the service that `file` describes; returns only if that is impossible.
+pub fn launch(file: &Path) -> io::Error {
+    match prepare(file) {
+        Ok(mut command) => command.exec(),
+        Err(error) => error,
+    }
+}
+
+fn prepare(file: &Path) -> io::Result<Command> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+    let launch: Launch =
+        serde_json::from_slice(&fs::read(file).map_err(named)?).map_err(io::Error::from).map_err(named)?;
+    let Launch { service, user, secrets, mark } = launch;
+    let (program, args) = service.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
+    let mut command = Command::new(program);
+    command.args(args).current_dir(&service.dir).env_clear();
+    for name in ["PATH", "LANG", "LC_ALL", "TZ"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.env("HOME", &service.dir).env(MARK, mark).env_remove(Cookie::VARIABLE).envs(&service.env);
+    if !service.secret_env.is_empty() {
+        let store = SecretStore::open(&secrets, Redactor::new()).map_err(io::Error::other)?;
+        for (name, wanted) in &service.secret_env {
+            let secret = store.get(&wanted.secret).map_err(io::Error::other)?;
+            command.env(name, fill(wanted.template.as_deref(), secret.expose()));
+        }
+    }
+    if let Some((uid, gid)) = user {
+        // As root, the standard library also drops the supplementary groups.
+        command.uid(uid).gid(gid);
+    }
+    Ok(command)
+}
+
+/// Puts a secret into its template.
+fn fill(template: Option<&str>, secret: &str) -> String {
+    match template {
+        None => secret.to_owned(),
+        Some(template) if template.contains("://") => {
+            let encoded = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>();
+            // Outside of a query a space is %20, not +.
+            template.replace("{}", &encoded.replace('+', "%20"))
+        }
+        Some(template) => template.replace("{}", secret),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_survives_its_place_in_a_url() {
+        assert_eq!(fill(Some("db://u:{}@h/d"), "a b/c+d@e"), "db://u:a%20b%2Fc%2Bd%40e@h/d");
+        assert_eq!(fill(Some("x={}"), "a b"), "x=a b");
+        assert_eq!(fill(None, "a b"), "a b");
+    }
+}

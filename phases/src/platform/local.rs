@@ -1,0 +1,312 @@
+//! The embedded platform: services on this machine under a supervisor.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use taskrun_engine::context::View;
+use taskrun_engine::outcome::{Failure, Persistence};
+use taskrun_engine::task::Probe;
+
+use super::launch::{Launch, VERB};
+use super::service::{Health, Service, ServiceState};
+use crate::outputs::Machine;
+use crate::tools::marked;
+use crate::tools::supervisor::{ProcessInfo, Supervisor, SupervisorError, main_config, program_config};
+
+/// How long a service may take until it runs and serves.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Services on this machine.
+#[derive(Debug, Clone)]
+pub struct Local {
+    home: PathBuf,
+    folder: PathBuf,
+    logs: PathBuf,
+    user: Option<(u32, u32)>,
+    supervisor: Supervisor,
+}
+
+impl Local {
+    /// The platform of a prepared machine.
+    ///
+    /// # Errors
+    /// The client of the supervisor cannot be made.
+    pub fn new(machine: &Machine) -> Result<Self, Failure> {
+        let root = nix::unistd::geteuid().is_root();
+        let user = root.then_some((machine.service_user.uid, machine.service_user.gid));
+        let supervisor = Supervisor::new(&Self::socket(machine)).map_err(failure)?;
+        let (home, folder) = (machine.home.clone(), machine.home.join("supervisor"));
+        Ok(Self { home, folder, logs: machine.service_logs(), user, supervisor })
+    }
+
+    /// The socket of the supervisor's API.
+    pub fn socket(machine: &Machine) -> PathBuf {
+        machine.sockets.join("supervisor.sock")
+    }
+
+    /// The client of the supervisor.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// The folder of the supervisor's own files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes the supervisor's configuration and the launcher that it starts services with.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_configuration(&self, machine: &Machine, environment: &str) -> io::Result<PathBuf> {
+        fs::create_dir_all(self.folder.join("conf.d"))?;
+        fs::create_dir_all(self.folder.join("services"))?;
+        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
+        let file = self.folder.join("supervisord.conf");
+        fs::write(&file, main_config(&self.folder, &Self::socket(machine), environment))?;
+        // A copy: services start again after a crash also when the program was rebuilt or removed meanwhile.
+        let (launcher, new) = (self.launcher(), self.folder.join("launcher.new"));
+        fs::copy(std::env::current_exe()?, &new)?;
+        fs::rename(new, launcher)?;
+        Ok(file)
+    }
+
+    fn launcher(&self) -> PathBuf {
+        self.folder.join("launcher")
+    }
+
+    /// Makes a service run as described, and waits until it serves. One that runs already is only restarted if its
+    /// description changed.
+    ///
+    /// # Errors
+    /// It does not run or serve in time; the last lines of its log are told.
+    pub async fn ensure(&self, view: &View, service: &Service) -> Result<(), Failure> {
+        let changed = self.describe(view, service)?;
+        let reloaded = self.supervisor.reload().await.map_err(failure)?;
+        let known = self.supervisor.process(&service.name).await.map_err(failure)?;
+        if known.is_none() || reloaded.changed.contains(&service.name) {
+            if known.is_some() {
+                self.halt(view, &service.name).await?;
+                self.supervisor.remove(&service.name).await.map_err(failure)?;
+            }
+            self.supervisor.add(&service.name).await.map_err(failure)?;
+        } else if changed {
+            self.halt(view, &service.name).await?;
+        }
+        self.supervisor.start(&service.name).await.map_err(failure)?;
+        self.wait_until_serving(view, service).await
+    }
+
+    /// Stops and starts a service, and waits until it serves.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure).
+    pub async fn restart(&self, view: &View, service: &Service) -> Result<(), Failure> {
+        self.halt(view, &service.name).await?;
+        self.supervisor.start(&service.name).await.map_err(failure)?;
+        self.wait_until_serving(view, service).await
+    }
+
+    /// Stops a service and forgets it; its data stays.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub async fn remove(&self, view: &View, name: &str) -> Result<(), Failure> {
+        if self.supervisor.is_up().await.unwrap_or(false) {
+            self.halt(view, name).await?;
+            self.supervisor.remove(name).await.map_err(failure)?;
+        }
+        for file in [self.program_file(name), self.launch_file(name)] {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk("remove", &file, &error)),
+                _ => {}
+            }
+        }
+        if self.supervisor.is_up().await.unwrap_or(false) {
+            self.supervisor.reload().await.map_err(failure)?;
+        }
+        let left = marked::end(&self.home, |found| found.service == name, Duration::from_secs(20)).await;
+        left.map(|_| ()).map_err(|left| Failure::permanent(format!("end {name}: {} processes remain", left.len())))
+    }
+
+    /// What a service does; nothing if the supervisor does not know it.
+    ///
+    /// # Errors
+    /// The supervisor does not answer.
+    pub async fn state(&self, name: &str) -> Result<Option<ServiceState>, SupervisorError> {
+        Ok(self.supervisor.process(name).await?.map(state))
+    }
+
+    /// The services that are described here, by name.
+    pub fn services(&self) -> Vec<Service> {
+        let files = fs::read_dir(self.folder.join("services")).into_iter().flatten().flatten();
+        let launches = files.filter_map(|file| serde_json::from_slice::<Launch>(&fs::read(file.path()).ok()?).ok());
+        let mut services: Vec<Service> = launches.map(|launch| launch.service).collect();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        services
+    }
+
+    /// Whether a service runs and serves, as the answer of a probe.
+    pub async fn probe(&self, service: &Service) -> Probe {
+        match self.state(&service.name).await {
+            Err(error) => Probe::Stopped(format!("the supervisor does not answer ({error})")),
+            Ok(None) => Probe::Missing(format!("the supervisor does not know {}", service.name)),
+            Ok(Some(state)) if !state.is_running() => {
+                Probe::Stopped(format!("{} is {} ({})", service.name, state.state, state.detail))
+            }
+            Ok(Some(_)) => match healthy(&service.health).await {
+                Ok(()) => Probe::Holds,
+                Err(said) => Probe::Stopped(format!("{} runs and does not serve: {said}", service.name)),
+            },
+        }
+    }
+
+    async fn halt(&self, view: &View, name: &str) -> Result<(), Failure> {
+        self.supervisor.stop(name).await.map_err(failure)?;
+        let stopped = || async {
+            match self.state(name).await {
+                Ok(Some(state)) if matches!(&*state.state, "RUNNING" | "STARTING" | "STOPPING") => {
+                    Err(format!("it is {}", state.state))
+                }
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        view.wait_until(&format!("{name} to stop"), START_TIMEOUT, stopped).await
+    }
+
+    async fn wait_until_serving(&self, view: &View, service: &Service) -> Result<(), Failure> {
+        let serving = || async {
+            match self.state(&service.name).await {
+                Ok(Some(state)) if state.is_running() => healthy(&service.health).await,
+                // The supervisor gave up: waiting longer does not help.
+                Ok(Some(state)) if state.state == "FATAL" => Ok(()),
+                Ok(Some(state)) => Err(format!("it is {} ({})", state.state, state.detail)),
+                Ok(None) => Err("the supervisor does not know it".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let waited = view.wait_until(&format!("{} to serve", service.name), START_TIMEOUT, serving).await;
+        let given_up = self.state(&service.name).await.ok().flatten().filter(|state| state.state == "FATAL");
+        let failed = match (waited, given_up) {
+            (Ok(()), None) => return Ok(()),
+            (Ok(()), Some(state)) => Failure::permanent(format!("start {}: {}", service.name, state.detail)),
+            (Err(failed), _) => failed,
+        };
+        let log = self.log(&service.name);
+        let tail = view.redactor().redact_str(&tail(&log)).into_owned();
+        view.say(format!("the last lines of {}:\n{tail}", log.display()));
+        Err(failed.with_hint(format!(
+            "its log is {}; it ends with: {}",
+            log.display(),
+            tail.lines().last().unwrap_or("")
+        )))
+    }
+
+    /// Writes the files of a service; whether they changed.
+    fn describe(&self, view: &View, service: &Service) -> Result<bool, Failure> {
+        let launch = Launch {
+            service: service.clone(),
+            user: self.user,
+            secrets: view.secrets().path().to_owned(),
+            mark: marked::mark(&self.home, &service.name),
+        };
+        let json = serde_json::to_string_pretty(&launch)
+            .map_err(|error| Failure::caused(Persistence::Permanent, "describe the service", &error))?;
+        let file = self.launch_file(&service.name);
+        let words = [&self.launcher().display().to_string(), VERB, &file.display().to_string()].map(quote);
+        let program = program_config(
+            &service.name,
+            &words.join(" "),
+            &self.log(&service.name),
+            &service.stop_signal,
+            service.stop_seconds,
+        );
+        let changed = write_if_changed(&file, &json)?;
+        write_if_changed(&self.program_file(&service.name), &program)?;
+        Ok(changed)
+    }
+
+    fn launch_file(&self, name: &str) -> PathBuf {
+        self.folder.join("services").join(format!("{name}.json"))
+    }
+
+    fn program_file(&self, name: &str) -> PathBuf {
+        self.folder.join("conf.d").join(format!("{name}.conf"))
+    }
+
+    /// The log of a service.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.logs.join(format!("{name}.log"))
+    }
+}
+
+/// Whether a service serves, or what it does instead.
+///
+/// # Errors
+/// What it does instead.
+pub async fn healthy(health: &Health) -> Result<(), String> {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    match health {
+        Health::Http(url) => {
+            let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(|e| e.to_string())?;
+            match client.get(url).send().await {
+                Ok(answer) if answer.status().as_u16() < 400 => Ok(()),
+                Ok(answer) => Err(format!("{url} answers {}", answer.status())),
+                Err(error) if error.is_connect() => Err(format!("{url} takes no connections")),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+        Health::Socket(path) => match tokio::time::timeout(TIMEOUT, tokio::net::UnixStream::connect(path)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(format!("{}: {error}", path.display())),
+            Err(_) => Err(format!("{} takes no connections", path.display())),
+        },
+    }
+}
+
+/// What the supervisor says, as the error of a task.
+pub fn failure(error: SupervisorError) -> Failure {
+    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
+    Failure::caused(persistence, "run a service", &error).with_hint("see what runs: taskrun cloud status")
+}
+
+fn state(info: ProcessInfo) -> ServiceState {
+    let running = info.pid != 0;
+    let detail = if info.spawn_error.is_empty() { info.description } else { info.spawn_error };
+    ServiceState {
+        state: info.state,
+        pid: running.then_some(info.pid),
+        uptime: running.then(|| info.now.saturating_sub(info.start)),
+        detail,
+    }
+}
+
+fn write_if_changed(file: &Path, text: &str) -> Result<bool, Failure> {
+    if fs::read_to_string(file).is_ok_and(|present| present == text) {
+        return Ok(false);
+    }
+    let new = file.with_extension("new");
+    fs::write(&new, text).and_then(|()| fs::rename(&new, file)).map_err(|error| disk("write", file, &error))?;
+    Ok(true)
+}
+
+fn disk(what: &str, file: &Path, error: &io::Error) -> Failure {
+    Failure::caused(Persistence::Permanent, format!("{what} {}", file.display()), error)
+}
+
+/// The last lines of a file.
+fn tail(file: &Path) -> String {
+    const LINES: usize = 15;
+    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// A word as the supervisor splits it, which is how a shell does.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

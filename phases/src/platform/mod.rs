@@ -1,0 +1,10 @@
+//! What a task may ask of the place that it deploys to.
+//!
+//! A workload task describes a [`Service`]; the platform makes it run, keeps it running, and forgets it again.
+
+pub mod launch;
+mod local;
+mod service;
+
+pub use local::{Local, failure, healthy};
+pub use service::{Health, SecretEnv, Service, ServiceState};

@@ -1,0 +1,79 @@
+//! The description of a service.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use taskrun_engine::secret::SecretRef;
+
+/// A program that runs until it is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name: lower-case letters, digits and `-`.
+    pub name: String,
+    /// The program, a path, and its arguments. Every user of the machine can read them.
+    pub command: Vec<String>,
+    /// Its environment, on top of a minimal one.
+    pub env: BTreeMap<String, String>,
+    /// Variables of its environment that hold secrets.
+    pub secret_env: BTreeMap<String, SecretEnv>,
+    /// The folder that it runs in.
+    pub dir: PathBuf,
+    /// Where clients find it, by what they find there: `api`, `console`.
+    pub endpoints: BTreeMap<String, String>,
+    /// How to see that it serves.
+    pub health: Health,
+    /// The signal that asks it to stop: `TERM`, `INT`.
+    pub stop_signal: String,
+    /// How long it may take to stop, in seconds.
+    pub stop_seconds: u32,
+}
+
+/// An environment variable that holds secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretEnv {
+    /// The secret.
+    pub secret: SecretRef,
+    /// The text around it, with `{}` in its place; the secret alone by default. It is percent-encoded there if the
+    /// template is that of a URL, which has `://`.
+    pub template: Option<String>,
+}
+
+/// How to see that a service serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Health {
+    /// It answers a GET of this URL with a status below 400.
+    Http(String),
+    /// It takes connections at this UNIX socket.
+    Socket(PathBuf),
+}
+
+/// What a service does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct ServiceState {
+    /// The supervisor's word for it: `RUNNING`, `STOPPED`, `BACKOFF`, `FATAL`, …
+    pub state: String,
+    /// Its process, if it runs.
+    pub pid: Option<u32>,
+    /// For how long it has run, in seconds.
+    pub uptime: Option<u64>,
+    /// What the supervisor has to say about it.
+    pub detail: String,
+}
+
+impl ServiceState {
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.state == "RUNNING"
+    }
+}
+
+impl From<SecretRef> for SecretEnv {
+    fn from(secret: SecretRef) -> Self {
+        Self { secret, template: None }
+    }
+}

@@ -1,0 +1,309 @@
+//! PostgreSQL: its configuration files, and what the superuser asks it over its UNIX socket.
+//!
+//! No clear password is ever part of a statement: roles get a SCRAM verifier (RFC 5803), so neither `pg_stat_statements`
+//! nor a log can hold one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The folder of its UNIX socket.
+    pub socket_dir: PathBuf,
+    /// Its port.
+    pub port: u16,
+}
+
+/// What PostgreSQL said no to.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct PostgresError {
+    /// What was tried.
+    what: String,
+    /// Its words.
+    #[source]
+    source: tokio_postgres::Error,
+}
+
+impl PostgresError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self.source.code() {
+            // Nothing came back: it does not listen, or hung up.
+            None => true,
+            Some(code) => {
+                [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS, SqlState::ADMIN_SHUTDOWN].contains(code)
+            }
+        }
+    }
+
+    /// Whether a password was refused.
+    pub fn is_wrong_password(&self) -> bool {
+        self.source.code() == Some(&SqlState::INVALID_PASSWORD)
+    }
+
+    /// Whether the database does not exist.
+    pub fn is_no_such_database(&self) -> bool {
+        self.source.code() == Some(&SqlState::INVALID_CATALOG_NAME)
+    }
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> PostgresError {
+    let what = what.into();
+    move |source| PostgresError { what, source }
+}
+
+/// A connection as the superuser, which the server recognises by who is at the other end of the socket.
+pub struct Superuser(Client);
+
+impl Server {
+    /// Connects to a database as the superuser.
+    ///
+    /// # Errors
+    /// Nobody listens, or the database does not exist.
+    pub async fn superuser(&self, database: &str) -> Result<Superuser, PostgresError> {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(&self.socket_dir).port(self.port).user(SUPERUSER).dbname(database);
+        connect(&config).await.map(Superuser)
+    }
+
+    /// Connects over TCP with a password, as applications do, and returns the server's version.
+    ///
+    /// # Errors
+    /// Also a refused password, see [`PostgresError::is_wrong_password`].
+    pub async fn login(&self, user: &str, password: &str, database: &str) -> Result<String, PostgresError> {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.port).user(user).password(password).dbname(database);
+        let client = connect(&config).await?;
+        let row = client.query_one("SELECT current_setting('server_version')", &[]).await;
+        Ok(row.map_err(failed("ask for the version"))?.get(0))
+    }
+}
+
+async fn connect(config: &tokio_postgres::Config) -> Result<Client, PostgresError> {
+    let mut config = config.clone();
+    config.connect_timeout(CONNECT_TIMEOUT).application_name("taskrun");
+    let (client, connection) = config.connect(NoTls).await.map_err(failed("connect to PostgreSQL"))?;
+    tokio::spawn(async move {
+        // What goes wrong on the connection is told by the statement that it went wrong for.
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+impl Superuser {
+    /// Whether a role exists.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn has_role(&self, name: &str) -> Result<bool, PostgresError> {
+        self.any("SELECT 1 FROM pg_roles WHERE rolname = $1", name).await
+    }
+
+    /// Whether a database exists.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn has_database(&self, name: &str) -> Result<bool, PostgresError> {
+        self.any("SELECT 1 FROM pg_database WHERE datname = $1", name).await
+    }
+
+    /// Whether an extension is there, in the connection's database.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn has_extension(&self, name: &str) -> Result<bool, PostgresError> {
+        self.any("SELECT 1 FROM pg_extension WHERE extname = $1", name).await
+    }
+
+    async fn any(&self, query: &str, name: &str) -> Result<bool, PostgresError> {
+        let rows = self.0.query(query, &[&name]).await.map_err(failed(format!("look for {name}")))?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Makes a role that may log in, or gives it this password.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn set_role(&self, name: &str, password: &str) -> Result<(), PostgresError> {
+        let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+        let verb = if self.has_role(name).await? { "ALTER" } else { "CREATE" };
+        // A verifier has no character that would need escaping.
+        let statement = format!("{verb} ROLE {} LOGIN PASSWORD '{verifier}'", identifier(name));
+        self.run(&statement, &format!("set the password of the role {name}")).await
+    }
+
+    /// Makes a database of `owner`.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn create_database(&self, name: &str, owner: &str) -> Result<(), PostgresError> {
+        let statement = format!("CREATE DATABASE {} OWNER {}", identifier(name), identifier(owner));
+        self.run(&statement, &format!("make the database {name}")).await
+    }
+
+    /// Gives a database another name; its data stays.
+    ///
+    /// # Errors
+    /// The server refuses, for instance because somebody is connected.
+    pub async fn rename_database(&self, from: &str, to: &str) -> Result<(), PostgresError> {
+        let statement = format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
+        self.run(&statement, &format!("rename the database {from} to {to}")).await
+    }
+
+    /// Drops a database that a proof has made.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn drop_proof_database(&self) -> Result<(), PostgresError> {
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(PROOF_DATABASE));
+        self.run(&statement, "drop the database of the proof").await
+    }
+
+    /// Makes an extension, in the connection's database.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn create_extension(&self, name: &str) -> Result<(), PostgresError> {
+        let statement = format!("CREATE EXTENSION IF NOT EXISTS {}", identifier(name));
+        self.run(&statement, &format!("make the extension {name}")).await
+    }
+
+    /// The settings among `wanted` whose effective value is another one: name, wanted, found.
+    ///
+    /// # Errors
+    /// The server does not answer, or does not know a setting.
+    pub async fn other_settings(
+        &self,
+        wanted: &BTreeMap<String, String>,
+    ) -> Result<Vec<(String, String, String)>, PostgresError> {
+        const QUERY: &str = "SELECT current_setting($1), (SELECT unit FROM pg_settings WHERE name = $1) ~ 'B$'";
+        let mut other = Vec::new();
+        for (name, value) in wanted {
+            let row = self.0.query_one(QUERY, &[name]).await.map_err(failed(format!("read the setting {name}")))?;
+            let (found, is_size): (String, Option<bool>) = (row.get(0), row.get(1));
+            let mut same = found.eq_ignore_ascii_case(value);
+            if !same && is_size == Some(true) {
+                let sizes = self.0.query_one("SELECT pg_size_bytes($1) = pg_size_bytes($2)", &[&found, value]).await;
+                same = sizes.map_err(failed(format!("compare the setting {name}")))?.get(0);
+            }
+            if !same {
+                other.push((name.clone(), value.clone(), found));
+            }
+        }
+        Ok(other)
+    }
+
+    /// Writes rows into the table of the proofs, in the connection's database.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn write_rows(&self) -> Result<(), PostgresError> {
+        let statement = format!(
+            "DROP TABLE IF EXISTS {PROOF_TABLE}; CREATE TABLE {PROOF_TABLE} AS \
+             SELECT n, md5(n::text) AS text FROM generate_series(1, 10000) AS n"
+        );
+        self.run(&statement, "write rows").await
+    }
+
+    /// A digest over the rows of the proofs, and of how many rows all other tables have.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn digest_rows(&self) -> Result<String, PostgresError> {
+        let rows = format!("SELECT md5(string_agg(n || text, ',' ORDER BY n)) FROM {PROOF_TABLE}");
+        let digest: Option<String> = self.0.query_one(&rows, &[]).await.map_err(failed("read rows"))?.get(0);
+        const TABLES: &str = "SELECT string_agg(table_name || '=' || (xpath('/row/c/text()', query_to_xml(\
+             format('SELECT count(*) AS c FROM %I.%I', table_schema, table_name), false, true, '')))[1]::text, ',' \
+             ORDER BY table_name) FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'";
+        let counts: Option<String> = self.0.query_one(TABLES, &[]).await.map_err(failed("count rows"))?.get(0);
+        Ok(format!("{} {}", digest.unwrap_or_default(), counts.unwrap_or_default()))
+    }
+
+    /// Drops the table of the proofs.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn drop_rows(&self) -> Result<(), PostgresError> {
+        self.run(&format!("DROP TABLE IF EXISTS {PROOF_TABLE}"), "drop the rows of the proof").await
+    }
+
+    async fn run(&self, statement: &str, what: &str) -> Result<(), PostgresError> {
+        self.0.batch_execute(statement).await.map_err(failed(what))
+    }
+}
+
+/// The superuser of the cluster.
+pub const SUPERUSER: &str = "postgres";
+
+/// The database that proofs restore into.
+pub const PROOF_DATABASE: &str = "taskrun_proof";
+
+/// The table that proofs write.
+const PROOF_TABLE: &str = "taskrun_proof_rows";
+
+/// A name as an SQL identifier.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The files that a server is configured by, all of them outside of its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    /// `postgresql.conf`.
+    pub main: String,
+    /// `pg_hba.conf`: who may connect how.
+    pub hba: String,
+    /// `pg_ident.conf`: which users of the system are the superuser.
+    pub ident: String,
+}
+
+impl Configuration {
+    /// The configuration of a server in `folder` for the data in `data`. `superusers` are users of the system.
+    pub fn new(
+        folder: &Path,
+        data: &Path,
+        server: &Server,
+        settings: &BTreeMap<String, String>,
+        superusers: &[String],
+    ) -> Self {
+        let port = server.port.to_string();
+        let fixed = [
+            ("data_directory", data.display().to_string()),
+            ("hba_file", folder.join("pg_hba.conf").display().to_string()),
+            ("ident_file", folder.join("pg_ident.conf").display().to_string()),
+            ("listen_addresses", "127.0.0.1".to_owned()),
+            ("port", port),
+            ("unix_socket_directories", server.socket_dir.display().to_string()),
+            ("password_encryption", "scram-sha-256".to_owned()),
+            ("shared_preload_libraries", "pg_stat_statements".to_owned()),
+            // Statements may hold what nobody should read in a log.
+            ("log_statement", "none".to_owned()),
+            ("log_min_error_statement", "panic".to_owned()),
+            ("log_destination", "stderr".to_owned()),
+            ("logging_collector", "off".to_owned()),
+        ];
+        let mut main =
+            String::from("# Made by taskrun. Changes are overwritten; settings stand in the configuration.\n");
+        let own = settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        for (name, value) in fixed.into_iter().chain(own) {
+            main.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        let hba = format!(
+            "# Made by taskrun.\n\
+             local all {SUPERUSER} peer map=superusers\n\
+             host all {SUPERUSER} all reject\n\
+             host all all 127.0.0.1/32 scram-sha-256\n"
+        );
+        let map = superusers.iter().map(|user| format!("superusers {user} {SUPERUSER}\n")).collect::<String>();
+        Self { main, hba, ident: format!("# Made by taskrun.\n{map}") }
+    }
+}
