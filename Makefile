@@ -7,6 +7,11 @@ MAKEFLAGS += --no-print-directory
 # Puts a new enough Rust on PATH for the rest of a recipe line; `make bootstrap` has seen to it that there is one.
 RUST := . scripts/rust-env.sh;
 
+define rust_lints
+@$(RUST) cargo fmt --all --check
+@$(RUST) cargo clippy --workspace --all-targets --locked -- -D warnings
+endef
+
 .PHONY: help run test e2e bench lint bootstrap clean
 
 help: ## Print this list
@@ -18,6 +23,7 @@ run: bootstrap ## Build taskrun and bring the cloud up (ARGS="..." goes to `task
 
 test: ## Format check, lints and all tests
 	@scripts/bootstrap.sh --lint
+	$(rust_lints)
 	@scripts/test.sh
 
 e2e: bootstrap ## The README on fresh Debian 12 and 13 machines, reboot included (root; ARGS="--help" tells more)
@@ -28,6 +34,7 @@ bench: bootstrap ## Measure the engine
 
 lint: ## Format check and lints; licences and shell scripts where cargo-deny and shellcheck are installed
 	@scripts/bootstrap.sh --lint
+	$(rust_lints)
 	@scripts/lint.sh
 
 bootstrap: ## Install what building needs and this machine lacks
