@@ -1,0 +1,130 @@
+//! The embedded platform with real servers: brought up, broken, repaired, taken away.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::program::Stand;
+
+/// A stand with the product's own graph, any free ports, and a name of its own.
+fn stand() -> (Stand, PathBuf) {
+    let folder = tempfile::Builder::new().prefix("taskrun-e2e").tempdir_in("/var/tmp").unwrap();
+    set_passable(folder.path());
+    let product = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::copy(product.join("graph.yaml"), folder.path().join("graph.yaml")).unwrap();
+    let config = "version: 1\nname: local\nservice_user: taskrun-e2e\n\
+                  ports: {object_store: 0, object_store_console: 0, database: 0, tracking: 0}\n";
+    std::fs::write(folder.path().join("config.yaml"), config).unwrap();
+    let state = folder.path().join(".taskrun");
+    let args = ["--config", "config.yaml", "--state-dir", &state.display().to_string()].map(str::to_owned);
+    (Stand::with_args(folder, &args), state.join("local"))
+}
+
+fn set_passable(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Takes everything away also when the test fails.
+struct CleanUp<'a>(&'a Stand);
+
+impl Drop for CleanUp<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.command(&["destroy", "--yes", "--purge"]).output();
+    }
+}
+
+fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&stand.run(args).out).unwrap()
+}
+
+fn pid_of(stand: &Stand, service: &str) -> u64 {
+    let status = json(stand, &["cloud", "status", "--json"]);
+    let pid = if service == "supervisor" { &status["supervisor"]["pid"] } else { &status["services"][service]["pid"] };
+    pid.as_u64().unwrap()
+}
+
+fn kill(pid: u64) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+fn psql(state: &Path, port: u64, database: &str, statement: &str) -> String {
+    let output = Command::new("psql")
+        .args(["-h", &state.join("run/postgres").display().to_string(), "-p", &port.to_string(), "-U", "postgres"])
+        .args(["-d", database, "-Atc", statement])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+#[ignore = "brings up MinIO, PostgreSQL and MLflow for real, which downloads and builds them the first time: make e2e"]
+fn the_embedded_platform_survives_what_can_happen_to_it() {
+    let (stand, state) = stand();
+    let _clean = CleanUp(&stand);
+    stand.ok(&["run"]);
+    let again = stand.ok(&["resume"]);
+    assert!(again.err.contains("nothing to do"), "{}", again.err);
+
+    // No secret in any file but the secrets file, nor in a command line.
+    let secrets: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(state.join("secrets.json")).unwrap()).unwrap();
+    let values: Vec<String> =
+        secrets["secrets"].as_object().unwrap().values().map(|s| s["value"].as_str().unwrap().to_owned()).collect();
+    assert!(values.len() >= 5);
+    for value in &values {
+        let found = Command::new("grep").args(["-rlF", "--binary-files=text", value]).arg(&state).output().unwrap();
+        let files = String::from_utf8(found.stdout).unwrap();
+        assert_eq!(files.trim(), state.join("secrets.json").display().to_string(), "a secret stands in {files}");
+        let lines = Command::new("sh").args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null"]).output().unwrap().stdout;
+        assert!(!String::from_utf8_lossy(&lines).contains(value.as_str()), "a secret stands in a command line");
+    }
+
+    // A killed service is started again by the supervisor.
+    let before = pid_of(&stand, "postgres");
+    kill(before);
+    stand.ok(&["resume"]);
+    assert_ne!(pid_of(&stand, "postgres"), before);
+
+    // A killed supervisor leaves its services alone in the world; all of it is noticed and repaired.
+    let old = pid_of(&stand, "minio");
+    kill(pid_of(&stand, "supervisor"));
+    let why = stand.ok(&["why", "CLOUD-2.1"]);
+    assert!(why.out.contains("the supervisor does not answer"), "{}", why.out);
+    stand.ok(&["resume"]);
+    assert_ne!(pid_of(&stand, "minio"), old);
+
+    // Data that is gone is made anew only if the user agrees.
+    let port = json(&stand, &["output", "CLOUD-3.2", "port", "--json"]).as_u64().unwrap();
+    assert!(stand.ok(&["cloud", "stop", "mlflow"]).out.contains("mlflow"));
+    psql(&state, port, "postgres", "DROP DATABASE mlflow WITH (FORCE)");
+    let refused = stand.run(&["resume"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert!(
+        refused.err.contains("there is no database mlflow") && refused.err.contains("--accept-data-loss"),
+        "{}",
+        refused.err
+    );
+    stand.ok(&["resume", "--accept-data-loss"]);
+
+    // A changed setting is explained and brought to the server.
+    let config = std::fs::read_to_string(stand.path().join("config.yaml")).unwrap();
+    let changed = format!("{config}database: {{settings: {{max_connections: '50', shared_buffers: 256MB}}}}\n");
+    std::fs::write(stand.path().join("config.yaml"), changed).unwrap();
+    let plan = stand.ok(&["plan"]);
+    assert!(plan.out.contains("max_connections: 100 -> 50"), "{}", plan.out);
+    stand.ok(&["run"]);
+    assert_eq!(psql(&state, port, "mlflow", "SHOW max_connections"), "50");
+
+    // Nothing is left.
+    stand.ok(&["destroy", "--yes"]);
+    assert!(!state.join("services").exists() && !state.join("runtime").exists());
+    let marked = Command::new("sh")
+        .args(["-c", &format!("grep -l 'TASKRUN_SERVICE={}' /proc/[0-9]*/environ 2>/dev/null", state.display())])
+        .output()
+        .unwrap();
+    assert!(marked.stdout.is_empty(), "processes are left: {}", String::from_utf8_lossy(&marked.stdout));
+    assert!(!Command::new("id").arg("taskrun-e2e").output().unwrap().status.success(), "the user is left");
+    stand.ok(&["destroy", "--yes", "--purge"]);
+    assert!(!state.exists());
+}
