@@ -21,6 +21,8 @@ pub mod report;
 pub mod run;
 pub mod secret;
 pub mod task;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod world;
 
 pub use id::{TaskId, TaskIdError};
