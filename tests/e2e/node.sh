@@ -38,6 +38,8 @@ node_make() {
     >"$run/slirp.log" 2>&1 </dev/null &
   slirp=$!
   echo 'nameserver 10.0.2.3' >"$run/root/etc/resolv.conf"
+  echo "$netns" >"$run/root/etc/hostname"
+  echo "127.0.0.1 localhost $netns" >"$run/root/etc/hosts"
 }
 
 # Boots the node; arguments are further options of systemd-nspawn.
