@@ -159,7 +159,7 @@ test_release() {
   postgres_state >"$run/postgres.before"
   step 'resume' 300 as "$user" "$resume_command"
   step 'the workload is intact' 60 as "$user" "$workload_command check"
-  step 'resume again, nothing to do' 5 as "$user" "$resume_command"
+  step 'resume again, nothing to do' 1.5 as "$user" "$resume_command"
   step 'destroy' 120 as "$user" "$destroy_command"
   step 'no process is left' 5 nothing_new processes
   step 'no port is left' 5 nothing_new ports

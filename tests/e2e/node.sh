@@ -10,7 +10,7 @@
 # shellcheck disable=SC2154 # the caller's
 
 netns=taskrun-e2e
-# Should this script be killed, the node goes with it.
+# Should this script be killed, these go with it; the next run ends what is left of the node.
 with_me=(setsid setpriv --pdeathsig KILL)
 node_packages=git,make,systemd-sysv,dbus,postgresql,sudo
 
@@ -38,6 +38,8 @@ node_make() {
     >"$run/slirp.log" 2>&1 </dev/null &
   slirp=$!
   echo 'nameserver 10.0.2.3' >"$run/root/etc/resolv.conf"
+  echo "$netns" >"$run/root/etc/hostname"
+  echo "127.0.0.1 localhost $netns" >"$run/root/etc/hosts"
 }
 
 # Boots the node; arguments are further options of systemd-nspawn.
@@ -89,11 +91,14 @@ node_login() {
 # Takes down whatever there is of a node, be it this run's or one's that was killed. Safe to call at any moment.
 node_remove() {
   local pid
-  # nspawn ends after the last process of the node whose PID 1 is gone.
-  for pid in ${leader:-${nspawn:-}} ${slirp:-}; do kill -KILL "$pid" || true; done 2>/dev/null
+  if [ -e "/run/netns/$netns" ]; then
+    for pid in $(ip netns pids "$netns"); do kill -KILL "$pid" || true; done 2>/dev/null
+    ip netns del "$netns"
+  fi
+  # nspawn ends after the last process of its node, or here if it did not come to have one.
+  for pid in ${slirp:-} $([ -n "${leader:-}" ] || echo "${nspawn:-}"); do kill -KILL "$pid" || true; done 2>/dev/null
   for pid in ${nspawn:-} ${slirp:-}; do wait "$pid" || true; done 2>/dev/null
   leader='' nspawn='' slirp=''
-  if [ -e "/run/netns/$netns" ]; then ip netns del "$netns"; fi
   if mountpoint --quiet "$run/root"; then umount "$run/root"; fi
   rm -rf "$run"/{upper,work,root,taskrun.git}
   # nspawn leaves its control groups, now empty, where no systemd tidies up.
