@@ -236,7 +236,7 @@ impl Checkpoint {
             Record::Starting(starting) => self.start(starting)?,
             Record::Spawned { task, process } => {
                 let state = self.running(&task, "a process")?;
-                state.in_flight.iter_mut().for_each(|attempt| attempt.process = Some(process.clone()));
+                state.in_flight.iter_mut().for_each(|attempt| attempt.process = Some(process));
             }
             Record::StepStarted { task, step } => {
                 let state = self.running(&task, "a step")?;

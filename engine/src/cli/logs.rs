@@ -27,40 +27,51 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
     }
     let attempt = args.attempt.or(state.map(|state| state.attempt)).unwrap_or(0);
     let path = session.world.log_path(&id, attempt);
-    let mut position = copy(&path, 0)?;
-    if position.is_none() && !args.follow {
+    let mut written = copy(&path, 0)?;
+    if written == Copied::Nothing && !args.follow {
         say(match attempt {
             0 => format!("{id} has not run yet"),
             _ => format!("attempt {attempt} of {id} wrote nothing"),
         });
     }
-    while args.follow {
-        position = copy(&path, position.unwrap_or(0))?.or(position);
+    let mut goes_on = args.follow;
+    while goes_on && written != Copied::Closed {
+        std::thread::sleep(INTERVAL);
         let checkpoint = session.read()?;
         let state = checkpoint.tasks.get(&id);
         let this_attempt = state.is_some_and(|state| state.attempt <= attempt.max(1));
-        if now_of(&checkpoint, state) != Status::Running || !this_attempt {
-            copy(&path, position.unwrap_or(0))?;
-            break;
-        }
-        std::thread::sleep(INTERVAL);
+        // What it wrote before it ended is copied after its end was seen.
+        goes_on = now_of(&checkpoint, state) == Status::Running && this_attempt;
+        let position = if let Copied::UpTo(position) = written { position } else { 0 };
+        written = copy(&path, position)?;
     }
     Ok(exit::OK)
 }
 
-/// Copies a file from `position` to stdout and returns where it ends; nothing if there is no file.
-fn copy(path: &Path, position: u64) -> Result<Option<u64>, CliError> {
+/// How far a file was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// There is no file.
+    Nothing,
+    /// Up to this byte.
+    UpTo(u64),
+    /// Nobody reads any more.
+    Closed,
+}
+
+/// Copies a file from `position` to stdout.
+fn copy(path: &Path, position: u64) -> Result<Copied, CliError> {
     let failed = |error| CliError::caused(exit::FAILED, format!("read {}", path.display()), &error);
     let mut file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Copied::Nothing),
         Err(error) => return Err(failed(error)),
     };
     file.seek(SeekFrom::Start(position)).map_err(failed)?;
     let mut stdout = std::io::stdout().lock();
     match std::io::copy(&mut file, &mut stdout).and_then(|copied| stdout.flush().map(|()| copied)) {
-        Ok(copied) => Ok(Some(position + copied)),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(i32::from(exit::OK)),
+        Ok(copied) => Ok(Copied::UpTo(position + copied)),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Copied::Closed),
         Err(error) => Err(failed(error)),
     }
 }

@@ -54,7 +54,7 @@ pub(super) async fn show(
 pub(super) async fn make(session: &Session, checkpoint: &Checkpoint, wanted: &Wanted) -> Result<Plan, CliError> {
     crate::plan::plan(&session.world, checkpoint, wanted, &Cancel::new())
         .await
-        .map_err(|error| CliError::caused(exit::USAGE, error.to_string(), &error.source))
+        .map_err(|error| CliError::caused(exit::USAGE, error.to_string(), &*error.source))
 }
 
 pub(super) async fn why(session: &Session, args: &IdArgs) -> Result<u8, CliError> {

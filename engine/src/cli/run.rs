@@ -15,7 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::event::{EventKind, PlannedTask, Verb};
 use crate::plan::{Plan, Wanted};
 use crate::process::Cancel;
-use crate::run::{Options, drive};
+use crate::run::{Options, Run, drive};
 
 pub(super) async fn run(product: &dyn Product, global: &Global, args: RunArgs) -> Result<u8, CliError> {
     if args.detach {
@@ -81,7 +81,7 @@ async fn bring_up(
     let checkpoint = std::mem::take(&mut execution.checkpoint);
     let (world, append) = (Arc::clone(&session.world), execution.append());
     let (events, cancel) = (execution.events.clone(), execution.cancel.clone());
-    let (checkpoint, summary) = drive(world, checkpoint, wanted, plan, options, append, events, cancel).await;
+    let (checkpoint, summary) = drive(Run { world, checkpoint, wanted, plan, options, append, events, cancel }).await;
     let farewell = (summary.stopped == crate::process::Level::None && show::is_success(&summary.counts, false))
         .then(|| product.farewell(session, &checkpoint))
         .flatten();
@@ -146,6 +146,6 @@ pub(super) async fn look(session: &Session, request: &Request) -> Result<(Checkp
     let wanted = request.resolve(&session.world.graph, &checkpoint)?;
     let plan = crate::plan::plan(&session.world, &checkpoint, &wanted, &Cancel::new())
         .await
-        .map_err(|error| CliError::caused(exit::USAGE, error.to_string(), &error.source))?;
+        .map_err(|error| CliError::caused(exit::USAGE, error.to_string(), &*error.source))?;
     Ok((checkpoint, wanted, plan))
 }

@@ -152,7 +152,9 @@ mod tests {
         encode(Place { seq, ..FIRST }, payload).unwrap()
     }
 
-    fn fold_all(bytes: &[u8]) -> Result<(Vec<(u64, Vec<u8>)>, End), JournalError> {
+    type Frames = Vec<(u64, Vec<u8>)>;
+
+    fn fold_all(bytes: &[u8]) -> Result<(Frames, End), JournalError> {
         let mut frames = Vec::new();
         let end = fold(Path::new("journal"), bytes, 100, FIRST, |seq, payload| {
             frames.push((seq, payload.to_vec()));

@@ -47,12 +47,12 @@ pub struct Holder {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another run holds it.
-    #[error("{} is in use by {}", dir.display(), describe(holder.as_ref()))]
+    #[error("{} is in use by {}", dir.display(), describe(holder.as_deref()))]
     Held {
         /// The state folder.
         dir: PathBuf,
         /// Who holds it, if the file says so.
-        holder: Option<Holder>,
+        holder: Option<Box<Holder>>,
     },
     /// The disk refused.
     #[error("failed to lock {}", path.display())]
@@ -88,7 +88,7 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     let holder = Holder::read(&mut file).filter(|holder| holder.may_live());
                     if holder.is_some() || Instant::now() > deadline {
-                        return Err(LockError::Held { dir: dir.to_owned(), holder });
+                        return Err(LockError::Held { dir: dir.to_owned(), holder: holder.map(Box::new) });
                     }
                     std::thread::sleep(Duration::from_millis(5));
                 }

@@ -132,8 +132,7 @@ impl Position {
         bytes: &[u8],
         each: &mut impl FnMut(Seen<'_>) -> Result<(), BoxError>,
     ) -> Result<(), JournalError> {
-        let end =
-            frame::fold(path, bytes, self.offset, self.next, |seq, payload| each(Seen::Frame { seq, payload }))?;
+        let end = frame::fold(path, bytes, self.offset, self.next, |seq, payload| each(Seen::Frame { seq, payload }))?;
         if end.at > 0 {
             self.offset += end.at as u64;
             self.checksum = checksum_before(bytes, end.at);

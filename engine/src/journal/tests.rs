@@ -166,7 +166,10 @@ fn a_full_disk_fails_this_and_all_later_appends() {
     let again = tempfile::tempdir().unwrap();
     let (mut writer, _, _) = open_on(again.path(), Arc::new(FaultyDisk::with(counting.points(), fault))).unwrap();
     assert!(matches!(writer.append(b"[1]"), Err(JournalError::Io { .. })));
-    assert!(matches!(writer.append(b"[2]"), Err(JournalError::Io { .. })), "there is room again, and it does not go on");
+    assert!(
+        matches!(writer.append(b"[2]"), Err(JournalError::Io { .. })),
+        "there is room again, and it does not go on"
+    );
     drop(writer);
     let (mut writer, _, seen) = open(again.path()).unwrap();
     assert!(seen.is_empty());
@@ -193,7 +196,7 @@ fn a_reader_follows_a_writer_over_compactions() {
             if let Seen::Frame { payload, .. } = seen {
                 let n: u32 = std::str::from_utf8(payload)?.parse()?;
                 // A snapshot stands for all before it; nothing is left out in between.
-                assert!(n == last + 1 || n % 50 == 0 || n <= last, "{n} after {last}");
+                assert!(n == last + 1 || n.is_multiple_of(50) || n <= last, "{n} after {last}");
                 last = n.max(last);
             }
             Ok(())

@@ -75,7 +75,7 @@ pub struct PlanError {
     /// The task that could not be judged.
     pub task: crate::TaskId,
     /// Why.
-    pub source: Failure,
+    pub source: Box<Failure>,
 }
 
 struct Planner<'a> {
@@ -126,7 +126,7 @@ impl<'a> Planner<'a> {
         let graph = &self.world.graph;
         let brief = brief(self.world, self.checkpoint, index);
         let inspection = inspect(self.world, &brief, &|task| self.unsettled[task.index()])
-            .map_err(|source| PlanError { task: graph[index].id.clone(), source })?;
+            .map_err(|failure| PlanError { task: graph[index].id.clone(), source: Box::new(failure) })?;
         let needs = graph.needs(index).map(|(need, how)| Need {
             id: graph[need].id.clone(),
             standing: self.standing(need),

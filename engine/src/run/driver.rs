@@ -52,21 +52,30 @@ pub struct Summary {
     pub broken: Option<AppendError>,
 }
 
-/// Brings the tasks of a plan up.
-///
-/// Returns the checkpoint as the journal has it. `append` makes records durable; `cancel` stops the run.
-pub async fn drive(
-    world: Arc<World>,
-    checkpoint: Checkpoint,
-    wanted: Wanted,
-    plan: Plan,
-    options: Options,
-    append: Append,
-    events: EventSink,
-    cancel: Cancel,
-) -> (Checkpoint, Summary) {
+/// All that a run needs.
+pub struct Run {
+    /// What it is done in.
+    pub world: Arc<World>,
+    /// What the journal says, the start of this run included.
+    pub checkpoint: Checkpoint,
+    /// Which tasks, and what the user said of each.
+    pub wanted: Wanted,
+    /// What is to be done with each.
+    pub plan: Plan,
+    /// How it is driven.
+    pub options: Options,
+    /// Makes records durable.
+    pub append: Append,
+    /// Tells what happens.
+    pub events: EventSink,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+/// Brings the tasks of a plan up, and returns the checkpoint as the journal has it.
+pub async fn drive(run: Run) -> (Checkpoint, Summary) {
     let (outbox, inbox) = mpsc::unbounded_channel();
-    let mut driver = Driver::new(world, checkpoint, wanted, plan, options, events, cancel, outbox);
+    let (mut driver, append) = Driver::new(run, outbox);
     driver.listen(append);
     driver.run(inbox).await
 }
@@ -119,17 +128,8 @@ struct Driver {
 }
 
 impl Driver {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a run, each of a type of its own")]
-    fn new(
-        world: Arc<World>,
-        checkpoint: Checkpoint,
-        wanted: Wanted,
-        plan: Plan,
-        options: Options,
-        events: EventSink,
-        cancel: Cancel,
-        outbox: Outbox,
-    ) -> Self {
+    fn new(run: Run, outbox: Outbox) -> (Self, Append) {
+        let Run { world, checkpoint, wanted, plan, options, append, events, cancel } = run;
         let graph = &world.graph;
         let is_in = |index: NodeIndex| wanted.wanted[index.index()];
         let unmet = |index| match is_in(index) {
@@ -141,7 +141,7 @@ impl Driver {
         let open = wanted.wanted.iter().filter(|wanted| **wanted).count();
         let capacities: Vec<u32> = graph.pools().iter().map(|pool| pool.capacity).collect();
         let priorities = priorities(&world, &checkpoint, &plan);
-        Self {
+        let driver = Self {
             state: RunState::new(unmet, open),
             scheduler: Scheduler::new(options.jobs.max(1), &capacities),
             priorities,
@@ -161,7 +161,8 @@ impl Driver {
             events,
             cancel,
             outbox,
-        }
+        };
+        (driver, append)
     }
 
     /// Starts the journal thread and listens to the cancel token.

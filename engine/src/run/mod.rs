@@ -11,7 +11,7 @@ mod scheduler;
 mod state;
 mod teardown;
 
-pub use driver::{Options, Summary, drive};
+pub use driver::{Options, Run, Summary, drive};
 pub use journaler::{Append, AppendError};
 pub use scheduler::Scheduler;
 pub use state::{Phase, RunState, Settlement};

@@ -12,7 +12,7 @@ use taskrun_engine::process::{Cancel, ProcessId};
 use taskrun_engine::redact::Redactor;
 use taskrun_engine::registry::Registry;
 use taskrun_engine::run::events::EventSink;
-use taskrun_engine::run::{Options, Summary, drive};
+use taskrun_engine::run::{Options, Run, Summary, drive};
 use taskrun_engine::secret::SecretStore;
 use taskrun_engine::world::World;
 
@@ -60,8 +60,8 @@ impl Stand {
         let options = Options { jobs: 4, keep_going: false, disruptive: false };
         let (events, _stream) = EventSink::new(self.run);
         let checkpoint = std::mem::take(&mut self.checkpoint);
-        let driven =
-            drive(Arc::clone(&self.world), checkpoint, wanted, plan, options, append, events, Cancel::new()).await;
+        let (world, cancel) = (Arc::clone(&self.world), Cancel::new());
+        let driven = drive(Run { world, checkpoint, wanted, plan, options, append, events, cancel }).await;
         self.checkpoint = driven.0;
         driven.1
     }
