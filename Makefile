@@ -26,7 +26,8 @@ test: ## Format check, lints and all tests
 	$(rust_lints)
 	@scripts/test.sh
 
-e2e: bootstrap ## The README on fresh Debian 12 and 13 machines, reboot included (root; ARGS="--help" tells more)
+e2e: bootstrap ## Real servers here, then the README on fresh Debian 12 and 13 machines (root; ARGS="--help" tells more)
+	@$(RUST) cargo test --locked -p taskrun-phases --test it -- --ignored
 	@tests/e2e/fresh-machine.sh $(ARGS)
 
 bench: bootstrap ## Measure the engine
