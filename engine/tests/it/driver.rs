@@ -1,75 +1,9 @@
 //! The loop, driven in process on graphs of plain commands.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use taskrun_engine::checkpoint::Status;
+use taskrun_engine::plan::{Action, Reason};
 
-use taskrun_engine::checkpoint::{Checkpoint, Record, RunStarted, Status};
-use taskrun_engine::context::Dirs;
-use taskrun_engine::event::Verb;
-use taskrun_engine::graph::{Graph, Selection};
-use taskrun_engine::plan::{Action, Plan, Reason, Wanted, plan};
-use taskrun_engine::process::{Cancel, ProcessId};
-use taskrun_engine::redact::Redactor;
-use taskrun_engine::registry::Registry;
-use taskrun_engine::run::events::EventSink;
-use taskrun_engine::run::{Options, Run, Summary, drive};
-use taskrun_engine::secret::SecretStore;
-use taskrun_engine::world::World;
-
-/// A graph of commands in a folder, with a journal in memory.
-struct Stand {
-    world: Arc<World>,
-    checkpoint: Checkpoint,
-    run: u64,
-}
-
-impl Stand {
-    fn new(folder: &Path, yaml: &str) -> Self {
-        let graph = Graph::from_yaml("graph.yaml", yaml).unwrap();
-        let bound = Registry::new().bind(&graph).unwrap();
-        let redactor = Redactor::new();
-        let secrets = Arc::new(SecretStore::open(folder.join("secrets.json"), redactor.clone()).unwrap());
-        let dirs = Dirs { state: folder.join("state"), graph: folder.to_owned() };
-        let world = World::new(graph, bound, dirs, secrets, redactor, "test".into(), false);
-        std::fs::create_dir_all(folder.join("state/tmp")).unwrap();
-        Self { world: Arc::new(world), checkpoint: Checkpoint::default(), run: 0 }
-    }
-
-    async fn plan(&self) -> (Wanted, Plan) {
-        let wanted = Wanted::from(Selection::default().resolve(&self.world.graph).unwrap());
-        let plan = plan(&self.world, &self.checkpoint, &wanted, &Cancel::new()).await.unwrap();
-        (wanted, plan)
-    }
-
-    async fn run(&mut self) -> Summary {
-        let (wanted, plan) = self.plan().await;
-        self.run += 1;
-        let started = RunStarted {
-            run: self.run,
-            at: jiff::Timestamp::now(),
-            verb: Verb::Run,
-            request: serde_json::value::to_raw_value("all").unwrap(),
-            driver: ProcessId::current().unwrap(),
-        };
-        self.checkpoint.apply(Record::RunStarted(started)).unwrap();
-        let journal = Arc::new(Mutex::new(Vec::new()));
-        let append = Box::new(move |payload: &[u8]| {
-            journal.lock().unwrap().push(payload.to_vec());
-            Ok(())
-        });
-        let options = Options { jobs: 4, keep_going: false, disruptive: false };
-        let (events, _stream) = EventSink::new(self.run);
-        let checkpoint = std::mem::take(&mut self.checkpoint);
-        let (world, cancel) = (Arc::clone(&self.world), Cancel::new());
-        let driven = drive(Run { world, checkpoint, wanted, plan, options, append, events, cancel }).await;
-        self.checkpoint = driven.0;
-        driven.1
-    }
-
-    fn status(&self, id: &str) -> Status {
-        self.checkpoint.tasks[&id.parse().unwrap()].status
-    }
-}
+use crate::stand::Stand;
 
 #[tokio::test]
 async fn a_graph_runs_and_then_stands() {
