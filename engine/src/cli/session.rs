@@ -113,6 +113,12 @@ impl Session {
     pub fn write(&self) -> Result<Writing, CliError> {
         let (lock, mut notices) = self.lock()?;
         self.refuse_to_begin_anew()?;
+        for (name, source) in &self.world.sources {
+            self.world
+                .secrets
+                .resolve(name, source)
+                .map_err(|error| CliError::caused(exit::USAGE, format!("get the secret `{name}`"), &error))?;
+        }
         let mut checkpoint = Checkpoint::default();
         let opened = Writer::open(Arc::clone(&lock), Arc::new(RealDisk), &self.identity, |_, payload| {
             Ok(fold(&mut checkpoint, payload)?)

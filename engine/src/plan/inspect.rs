@@ -142,8 +142,12 @@ impl Looked<'_> {
     }
 
     fn secret(&mut self, name: &str) {
-        // A secret that does not exist yet is made by the task itself, as version 1.
-        let version = self.world.secrets.present(name).map_or(1, |(reference, _)| reference.version);
+        // The user's own may have changed since it was last fetched; one that does not exist yet is made by the task
+        // itself, as version 1.
+        let own = self.world.sources.iter().find(|(own, _)| own == name);
+        let own = own.and_then(|(_, source)| self.world.secrets.preview(name, source).ok());
+        let known = || self.world.secrets.present(name).map(|(reference, _)| reference);
+        let version = own.or_else(known).map_or(1, |reference| reference.version);
         self.parts.secrets.insert(name.to_owned(), version);
     }
 

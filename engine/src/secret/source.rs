@@ -26,6 +26,9 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
+    /// The error for a secret that stands in the settings itself. Who shows errors with the text around them must not
+    /// do so with this one.
+    pub const LITERAL: &str = "a secret does not stand in the settings itself: write `{env: NAME}` or `{file: PATH}`";
     const MAX_LEN: u64 = 64 * 1024;
 
     /// Fetches the value of the secret `name`.
@@ -77,7 +80,7 @@ const EXPECTED: &str = "`{env: NAME}` or `{file: PATH}`";
 
 /// What stands in the place of a reference may be a secret: the usual message would show it.
 fn literal<E: Error>() -> E {
-    E::custom(format_args!("a secret does not stand in the settings itself: write {EXPECTED}"))
+    E::custom(SecretSource::LITERAL)
 }
 
 impl<'de> Visitor<'de> for SourceVisitor {

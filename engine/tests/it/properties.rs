@@ -146,7 +146,12 @@ async fn check(case: Case) -> Result<(), TestCaseError> {
     prop_assert_eq!(summary.counts.succeeded + summary.counts.kept, case.needs.len());
     for task in done {
         let name = format!("t{task}/second");
-        prop_assert_eq!(before.get(&name).copied(), stand.effects().get(&name).copied(), "t{} was done and ran again", task);
+        prop_assert_eq!(
+            before.get(&name).copied(),
+            stand.effects().get(&name).copied(),
+            "t{} was done and ran again",
+            task
+        );
     }
     let (_, plan) = stand.plan().await;
     prop_assert!(!plan.has_work());

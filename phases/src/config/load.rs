@@ -4,6 +4,7 @@ use std::path::Path;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use taskrun_engine::cli::{CliError, exit};
+use taskrun_engine::secret::SecretSource;
 
 use super::Config;
 
@@ -47,6 +48,11 @@ fn parse(text: &str, name: &str) -> Result<Config, CliError> {
         );
     }
     let config: Config = serde_saphyr::from_str(text).map_err(|error| {
+        let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
+        if error.to_string().contains(SecretSource::LITERAL) {
+            // The place would show the secret.
+            return CliError::usage(format!("{name}{place}: {}", SecretSource::LITERAL));
+        }
         let report = serde_saphyr::miette::to_miette_report(&error, text, name);
         let mut out = String::new();
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_links(false);

@@ -289,11 +289,22 @@ impl Task for ObjectStoreTask {
         }
     }
 
-    async fn destroy(&self, context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {
+    async fn destroy(&self, context: &Context, made: &Traces<Self>) -> Result<(), Failure> {
         if let Ok(machine) = context.output::<Machine>() {
             Local::new(&machine)?.remove(context, SERVICE).await?;
         }
-        files::remove(&context.state_dir().join("services").join(SERVICE))
+        files::remove(&context.state_dir().join("services").join(SERVICE))?;
+        files::remove(&context.state_dir().join("services").join("minio_admin.py"))?;
+        // With the data goes what opened it.
+        let applications = made.settings.iter().flat_map(|settings| settings.applications.keys());
+        let names =
+            [ROOT_SECRET, KMS_SECRET].map(str::to_owned).into_iter().chain(applications.map(|name| secret_name(name)));
+        for name in names {
+            context.secrets().remove(&name).map_err(|error| {
+                Failure::caused(Persistence::Permanent, format!("forget the secret {name}"), &error)
+            })?;
+        }
+        Ok(())
     }
 }
 

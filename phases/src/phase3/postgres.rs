@@ -336,8 +336,9 @@ impl Task for Postgres {
             Local::new(&machine)?.remove(context, SERVICE).await?;
             files::remove(&machine.sockets.join("postgres"))?;
         }
-        let folder = context.state_dir().join("services").join(SERVICE);
-        files::remove(&folder)
+        files::remove(&context.state_dir().join("services").join(SERVICE))?;
+        // With the data goes what opened it.
+        context.secrets().remove(PASSWORD).map(|_| ()).map_err(lookup)
     }
 }
 

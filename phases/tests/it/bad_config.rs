@@ -1,0 +1,60 @@
+//! Broken configurations: each gets a clear error, exit code 2, and nothing is started.
+
+use std::time::{Duration, Instant};
+
+use crate::program::Stand;
+
+const BROKEN: [(&str, &str); 18] = [
+    ("empty", ""),
+    ("blank", "\n\n  \n"),
+    ("only-a-comment", "# nothing\n"),
+    ("a-list", "- version: 1\n"),
+    ("a-text", "hello\n"),
+    ("no-version", "name: local\n"),
+    ("no-name", "version: 1\n"),
+    ("newer-version", "version: 2\nname: local\n"),
+    ("wrong-type", "version: 1\nname: local\nports: {tracking: many}\n"),
+    ("port-too-large", "version: 1\nname: local\nports: {tracking: 70000}\n"),
+    ("unknown-field", "version: 1\nname: local\nport: 5000\n"),
+    ("unknown-platform", "version: 1\nname: local\nplatform: mars\n"),
+    ("duplicate-key", "version: 1\nname: local\nname: other\n"),
+    ("bad-name", "version: 1\nname: ../etc\n"),
+    ("two-on-one-port", "version: 1\nname: local\nports: {tracking: 9000}\n"),
+    ("literal-secret", "version: 1\nname: local\nsecrets: {mine: hunter2secret}\n"),
+    ("broken-yaml", "version: 1\nname: [local\n"),
+    (
+        "alias-bomb",
+        "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nversion: *g\n",
+    ),
+];
+
+#[test]
+fn broken_configurations_are_told_and_start_nothing() {
+    let mut told = String::new();
+    for (name, text) in BROKEN {
+        let stand = Stand::new("{version: 1, tasks: {a: {run: 'touch started'}}}");
+        std::fs::write(stand.path().join("c.yaml"), text).unwrap();
+        let start = Instant::now();
+        let said = stand.run(&["--config", "c.yaml", "run"]);
+        assert!(start.elapsed() < Duration::from_secs(5), "{name} took {:?}", start.elapsed());
+        assert_eq!(said.code, Some(2), "{name}: {}", said.err);
+        assert!(!stand.path().join("started").exists() && !stand.path().join(".taskrun").exists(), "{name}");
+        assert!(!said.err.contains("hunter2secret"), "a literal secret is not repeated: {}", said.err);
+        told.push_str(&format!("=== {name}\n{}\n", said.err.trim_end()));
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../../../snapshots/cli");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("bad-config", told));
+}
+
+#[test]
+fn a_folder_and_junk_are_no_configuration() {
+    let stand = Stand::new("{version: 1, tasks: {a: {run: 'true'}}}");
+    assert_eq!(stand.run(&["--config", ".", "run"]).code, Some(2));
+    std::fs::write(stand.path().join("junk"), [0xff, 0xfe, 0x00, 0x80]).unwrap();
+    assert_eq!(stand.run(&["--config", "junk", "run"]).code, Some(2));
+    std::fs::write(stand.path().join("huge"), vec![b'a'; 10 << 20]).unwrap();
+    assert_eq!(stand.run(&["--config", "huge", "run"]).code, Some(2));
+}
