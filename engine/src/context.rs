@@ -164,7 +164,7 @@ impl View {
         command: Command,
         run: impl FnOnce(&Command, &Cancel, &mut dyn OutputSink) -> Result<(Exit, T), CommandError> + Send + 'static,
     ) -> Result<(Exit, T), Failure> {
-        let command = command.cookie(self.cookie).redact(self.redactor.clone());
+        let command = command.part_of(self.cookie).redact(self.redactor.clone());
         let (mut sink, cancel) = (self.log.clone(), self.cancel.clone());
         let (command, result) = tokio::task::spawn_blocking(move || {
             let result = run(&command, &cancel, &mut sink).and_then(|(exit, out)| Ok((exit.check(&command)?, out)));

@@ -31,6 +31,8 @@ pub struct Command {
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
     pub(super) cookie: Option<Cookie>,
+    /// The attempt that the command is one of several of.
+    pub(super) attempt: Option<Cookie>,
     pub(super) redactor: Option<Redactor>,
     pub(super) leave_background: bool,
 }
@@ -48,6 +50,7 @@ impl Command {
             timeout: None,
             grace: DEFAULT_GRACE,
             cookie: None,
+            attempt: None,
             redactor: None,
             leave_background: false,
         }
@@ -126,6 +129,14 @@ impl Command {
     pub fn cookie(mut self, cookie: Cookie) -> Self {
         self.cookie = Some(cookie);
         self
+    }
+
+    /// Marks the command as one of several, maybe at the same time, of the attempt that `attempt` stands for. It gets a
+    /// cookie of its own besides, so that what ends with it is what it started, and not its neighbours.
+    #[must_use]
+    pub fn part_of(mut self, attempt: Cookie) -> Self {
+        self.attempt = Some(attempt);
+        self.cookie(Cookie::random())
     }
 
     /// Takes the secrets that `redactor` knows out of the output before the sink, the tail and errors see it.

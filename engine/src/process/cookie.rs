@@ -31,12 +31,12 @@ impl Cookie {
         Self(u128::from_ne_bytes(bytes))
     }
 
-    /// What the variable is set to for a process of this attempt.
-    pub(super) fn value(&self) -> String {
-        match std::env::var(Self::VARIABLE) {
-            Ok(outer) if !outer.is_empty() => format!("{outer},{self}"),
-            _ => self.to_string(),
-        }
+    /// What the variable is set to for a process with this cookie, within an attempt if one is given, and within the
+    /// attempt that the driver itself may be part of.
+    pub(super) fn value(&self, attempt: Option<Self>) -> String {
+        let outer = std::env::var(Self::VARIABLE).ok().filter(|outer| !outer.is_empty());
+        let inner = [attempt, Some(*self)].into_iter().flatten().map(|cookie| cookie.to_string());
+        outer.into_iter().chain(inner).collect::<Vec<_>>().join(",")
     }
 
     /// The cookies in an environment as `/proc/PID/environ` gives it: `NAME=value` entries, each ended by a zero byte.

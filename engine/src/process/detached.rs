@@ -39,6 +39,7 @@ impl Command {
             program: setsid.into(),
             args: ["--fork", "/bin/sh", "-c", r#"echo $$ && exec "$0" "$@" >&2"#].map(Into::into).to_vec(),
             cookie: None,
+            attempt: None,
             ..self.clone()
         };
         launcher.arg(program).args(&self.args).env_remove(Cookie::VARIABLE).launch(output).map_err(failed)

@@ -93,7 +93,7 @@ impl Command {
         let mut expression = duct::cmd(program, &self.args).unchecked();
         // Of two settings of a variable, duct takes the inner one: the last word goes in first.
         expression = match self.cookie {
-            Some(cookie) => expression.env(Cookie::VARIABLE, cookie.value()),
+            Some(cookie) => expression.env(Cookie::VARIABLE, cookie.value(self.attempt)),
             None => expression,
         };
         for (name, value) in self.env.iter().rev() {

@@ -398,3 +398,17 @@ fn many_threads_run_many_commands() {
         }
     });
 }
+
+#[test]
+fn a_command_that_ends_leaves_its_neighbours_alone() {
+    use taskrun_engine::process::{Cancel, Command, Cookie, Discard};
+
+    let attempt = Cookie::random();
+    let part = |script: &str| Command::shell(script).part_of(attempt);
+    let (short, long) = (part("sleep 1.2"), part("sleep 3; echo whole"));
+    let neighbour = std::thread::spawn(move || long.read(&Cancel::new(), &mut Discard).unwrap());
+    // Long enough for the sweep that looks for what it left behind.
+    short.run(&Cancel::new(), &mut Discard).unwrap();
+    let (exit, out) = neighbour.join().unwrap();
+    assert!(exit.status.is_success() && out == b"whole\n", "{exit:?}");
+}
