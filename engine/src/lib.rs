@@ -15,5 +15,7 @@ pub mod plan;
 pub mod process;
 pub mod redact;
 pub mod secret;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use id::{TaskId, TaskIdError};

@@ -1,0 +1,192 @@
+//! The lock of a state folder: one run at a time.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the lock's file in its state folder.
+const FILE_NAME: &str = "lock";
+/// How long a lock may be held by nobody who can be named: a holder that has not yet written its name, or a killed
+/// one whose child has the file for the instant between fork and exec.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The right to change a state folder, held until it is dropped.
+///
+/// The truth is an advisory lock (`flock`) on the file `lock`, which the system releases when its holder dies. Who
+/// holds it stands in the file as JSON, for people; a clean release empties the file.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    dir: PathBuf,
+    predecessor: Option<Holder>,
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process id.
+    pub pid: u32,
+    /// When that process started, in clock ticks since boot: together with pid and boot id it names one process.
+    pub start_time: u64,
+    /// The boot during which it started.
+    pub boot_id: String,
+    /// The machine's name.
+    pub host: String,
+    /// When the lock was taken (RFC 3339, UTC).
+    pub since: String,
+    /// What the holder does, in the user's words: its verb or command line.
+    pub command: String,
+}
+
+/// Why a lock cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another run holds it.
+    #[error("{} is in use by {}", dir.display(), describe(holder.as_deref()))]
+    Held {
+        /// The state folder.
+        dir: PathBuf,
+        /// Who holds it, if the file says so.
+        holder: Option<Box<Holder>>,
+    },
+    /// The disk refused.
+    #[error("failed to lock {}", path.display())]
+    Io {
+        /// The lock's file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Lock {
+    /// Takes the lock of the existing folder `dir`, without waiting for another run; `command` says to others what
+    /// for.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] if another run has it, in this process or in another one, and [`LockError::Io`].
+    pub fn acquire(dir: &Path, command: &str) -> Result<Self, LockError> {
+        let path = dir.join(FILE_NAME);
+        let io_error = |error| LockError::Io { path: path.clone(), source: Arc::new(error) };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            let mut file = options.map_err(io_error)?;
+            match file.try_lock() {
+                Ok(()) if is_at(&file, &path) => {
+                    let predecessor = Holder::read(&mut file);
+                    Holder::myself(command).and_then(|holder| holder.write(&mut file)).map_err(io_error)?;
+                    return Ok(Self { file, dir: dir.to_owned(), predecessor });
+                }
+                // The folder was removed and made again since we opened the file.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let holder = Holder::read(&mut file).filter(|holder| holder.may_live());
+                    if holder.is_some() || Instant::now() > deadline {
+                        return Err(LockError::Held { dir: dir.to_owned(), holder: holder.map(Box::new) });
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::Error(error)) => return Err(io_error(error)),
+            }
+        }
+    }
+
+    /// The state folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The run before this one, if it ended without releasing the lock: it was killed, or the machine went down.
+    pub fn predecessor(&self) -> Option<&Holder> {
+        self.predecessor.as_ref()
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Best effort: a name that stays is that of a process that is gone.
+        let _ = self.file.set_len(0);
+        // Closing would leave the lock with a child that is between fork and exec.
+        let _ = self.file.unlock();
+    }
+}
+
+impl Holder {
+    /// Who runs on the folder `dir` now, for readers: it takes no lock. `None` also if the last run was killed.
+    pub fn of(dir: &Path) -> Option<Self> {
+        let mut file = File::open(dir.join(FILE_NAME)).ok()?;
+        Self::read(&mut file).filter(Self::may_live)
+    }
+
+    /// Whether this process is there, as far as one can tell from this machine: that of another machine may be.
+    fn may_live(&self) -> bool {
+        let (here, boot_id) = (host(), boot_id());
+        if self.host != here.unwrap_or_default() {
+            return true;
+        }
+        self.boot_id == boot_id.unwrap_or_default() && start_time(self.pid).is_ok_and(|time| time == self.start_time)
+    }
+
+    fn myself(command: &str) -> io::Result<Self> {
+        let pid = std::process::id();
+        Ok(Self {
+            pid,
+            start_time: start_time(pid)?,
+            boot_id: boot_id()?,
+            host: host()?,
+            since: jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
+            command: command.to_owned(),
+        })
+    }
+
+    /// Whoever stands in `file`, if its content can be understood.
+    fn read(file: &mut File) -> Option<Self> {
+        let mut text = String::new();
+        file.rewind().and_then(|()| file.take(1 << 20).read_to_string(&mut text)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    fn write(&self, file: &mut File) -> io::Result<()> {
+        let mut text = serde_json::to_string(self)?;
+        text.push('\n');
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(text.as_bytes())
+    }
+}
+
+fn describe(holder: Option<&Holder>) -> String {
+    match holder {
+        Some(Holder { pid, host, since, command, .. }) => format!("`{command}` (pid {pid} on {host}, since {since})"),
+        None => "a run that has not given its name".to_owned(),
+    }
+}
+
+/// Whether `file` is what the name `path` leads to.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if id(&a) == id(&b))
+}
+
+/// When the process `pid` started, in clock ticks since boot.
+fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command's name, field 2, stands in parentheses and may hold anything; start time is field 22.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let time = fields.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
+    time.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in /proc/PID/stat"))
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn host() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}

@@ -1,0 +1,5 @@
+//! Stand-ins for tests of this crate and of its users (feature `testing`).
+
+mod disk;
+
+pub use disk::{Extent, Fault, FaultyDisk, Unsynced, is_crash};
