@@ -12,8 +12,8 @@ use crate::journal::{Disk, DiskFile, RealDisk};
 /// The real disk, with one fault at one *persistence point*.
 ///
 /// Each call that changes the disk is a point, counted from 0 over all files. After a crash every call fails with an
-/// error that [`is_crash`] recognises, and the files are as they would be when the power comes back; the next
-/// `FaultyDisk` on the same folder carries on from there. To try all crashes of a run, count its points on a disk
+/// error that [`is_crash`] recognises, and the files are as the next process finds them; it goes on with a
+/// [restarted](Self::restarted) disk. To try all crashes of a run, count its points on a disk
 /// [without a fault](Self::reliable), then repeat the run with each of [`Fault::CRASHES`] at each point.
 ///
 /// Cloning gives another handle on the same disk.
@@ -58,7 +58,7 @@ pub enum Unsynced {
     Zeroed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     fault: Option<(usize, Fault)>,
     points: usize,
@@ -71,7 +71,7 @@ struct State {
     synced_names: BTreeMap<PathBuf, usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Content {
     now: Vec<u8>,
     synced: Vec<u8>,
@@ -119,6 +119,14 @@ impl FaultyDisk {
     /// A disk that has `fault` at `point`.
     pub fn with(point: usize, fault: Fault) -> Self {
         Self::new(Some((point, fault)))
+    }
+
+    /// The same disk under the next process, with `fault`, if any, at its so-manieth point, counted from 0 again.
+    ///
+    /// After a crash that kept what was not synced, as when a process is killed, that is still not synced.
+    pub fn restarted(&self, fault: Option<(usize, Fault)>) -> Self {
+        let State { files, names, synced_names, .. } = self.state().clone();
+        Self(Arc::new(Mutex::new(State { fault, points: 0, crashed: false, files, names, synced_names })))
     }
 
     /// How many points there were so far.
@@ -267,24 +275,26 @@ impl State {
         Ok(index)
     }
 
-    /// Makes the real files what they are when the power is back.
+    /// Makes the files what they are when the power is back.
     fn crash(&mut self, unsynced: Unsynced) -> io::Result<()> {
         self.crashed = true;
-        let survivors = match unsynced {
-            Unsynced::Kept => return Ok(()),
-            Unsynced::Lost => &self.synced_names,
-            Unsynced::Zeroed => &self.names,
-        };
+        if unsynced == Unsynced::Kept {
+            return Ok(());
+        }
         for path in self.names.keys() {
             fs::remove_file(path)?;
         }
-        for (path, index) in survivors {
-            let Content { now, synced } = &self.files[*index];
-            let mut content = synced.clone();
+        if unsynced == Unsynced::Lost {
+            self.names.clone_from(&self.synced_names);
+        }
+        self.synced_names.clone_from(&self.names);
+        for (path, index) in &self.names {
+            let Content { now, synced } = &mut self.files[*index];
             if unsynced == Unsynced::Zeroed {
-                content.resize(now.len(), 0);
+                synced.resize(now.len(), 0);
             }
-            fs::write(path, content)?;
+            now.clone_from(synced);
+            fs::write(path, now)?;
         }
         Ok(())
     }
