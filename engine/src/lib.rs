@@ -43,9 +43,7 @@ pub mod registry;
 pub mod report;
 pub mod run;
 pub mod secret;
-pub mod task;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(feature = "testing")]
 pub mod testing;
-pub mod world;
 
 pub use id::{TaskId, TaskIdError};

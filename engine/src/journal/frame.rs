@@ -155,7 +155,7 @@ mod tests {
     type Frames = Vec<(u64, Vec<u8>)>;
 
     fn fold_all(bytes: &[u8]) -> Result<(Frames, End), JournalError> {
-        let mut frames = Vec::new();
+        let mut frames = Frames::new();
         let end = fold(Path::new("journal"), bytes, 100, FIRST, |seq, payload| {
             frames.push((seq, payload.to_vec()));
             Ok(())

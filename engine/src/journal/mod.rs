@@ -58,8 +58,6 @@ mod frame;
 mod header;
 mod lock;
 mod tail;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};

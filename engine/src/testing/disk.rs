@@ -1,19 +1,22 @@
 //! A disk that fails or loses power at a chosen point.
 
-use std::collections::HashMap;
-use std::fs::OpenOptions;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::journal::{Disk, DiskFile, JournalError, RealDisk};
+use crate::journal::{Disk, DiskFile, RealDisk};
 
 /// The real disk, with one fault at one *persistence point*.
 ///
 /// Each call that changes the disk is a point, counted from 0 over all files. After a crash every call fails with an
-/// error that [`is_crash`] recognises, and the files are as they would be when the power comes back. To try all crashes
-/// of a run, count its points on a [reliable](Self::reliable) disk, then repeat the run with each of [`Fault::CRASHES`]
-/// at each point. Cloning gives another handle on the same disk.
+/// error that [`is_crash`] recognises, and the files are as the next process finds them; it goes on with a
+/// [restarted](Self::restarted) disk. To try all crashes of a run, count its points on a disk
+/// [without a fault](Self::reliable), then repeat the run with each of [`Fault::CRASHES`] at each point.
+///
+/// Cloning gives another handle on the same disk.
 #[derive(Debug, Clone)]
 pub struct FaultyDisk(Arc<Mutex<State>>);
 
@@ -24,8 +27,8 @@ pub enum Fault {
     Crash {
         /// How much of the operation is done by then.
         done: Extent,
-        /// Whether what was appended and not synced is lost; when only the process is killed, it is kept.
-        lose: bool,
+        /// What becomes of all that was not synced.
+        unsynced: Unsynced,
     },
     /// The operation fails with such an error, an append after one half of it; the disk works on.
     Error(io::ErrorKind),
@@ -36,49 +39,74 @@ pub enum Fault {
 pub enum Extent {
     /// Nothing of it.
     Nothing,
+    /// So many bytes of an append.
+    Bytes(usize),
     /// One half of an append.
     Half,
     /// All of it.
     All,
 }
 
-#[derive(Debug)]
+/// What becomes of unsynced changes in a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced {
+    /// All of it reached the disk; always so when only the process is killed.
+    Kept,
+    /// None of it did.
+    Lost,
+    /// Names and lengths did, the data reads as zeros.
+    Zeroed,
+}
+
+#[derive(Debug, Clone, Default)]
 struct State {
     fault: Option<(usize, Fault)>,
     points: usize,
     crashed: bool,
-    /// The length up to which each open file is synced.
-    synced: HashMap<PathBuf, u64>,
+    /// The files that were touched; a name is an index into them.
+    files: Vec<Content>,
+    /// Which file each name leads to.
+    names: BTreeMap<PathBuf, usize>,
+    /// The same, as far as it is synced.
+    synced_names: BTreeMap<PathBuf, usize>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Content {
+    now: Vec<u8>,
+    synced: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct FaultyFile {
     disk: FaultyDisk,
-    path: PathBuf,
+    index: usize,
     real: Box<dyn DiskFile>,
-    length: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("the power failed, as the test asked for")]
 struct Crashed;
 
-/// Whether `error` is the crash of a [`FaultyDisk`].
-pub fn is_crash(error: &JournalError) -> bool {
-    match error {
-        JournalError::Io { source, .. } => source.get_ref().is_some_and(|inner| inner.is::<Crashed>()),
-        _ => false,
-    }
+/// Whether `error`, or what caused it, is the crash of a [`FaultyDisk`].
+pub fn is_crash(error: &(dyn Error + 'static)) -> bool {
+    let io_error =
+        error.downcast_ref::<io::Error>().or_else(|| error.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref));
+    io_error.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Crashed>())
+        || error.source().is_some_and(is_crash)
 }
 
 impl Fault {
     /// Every kind of crash: before, in the middle of and after an operation, with each fate of what is not synced.
-    pub const CRASHES: [Self; 5] = [
-        Self::Crash { done: Extent::Nothing, lose: false },
-        Self::Crash { done: Extent::Nothing, lose: true },
-        Self::Crash { done: Extent::Half, lose: false },
-        Self::Crash { done: Extent::All, lose: false },
-        Self::Crash { done: Extent::All, lose: true },
+    pub const CRASHES: [Self; 8] = [
+        Self::Crash { done: Extent::Nothing, unsynced: Unsynced::Kept },
+        Self::Crash { done: Extent::Nothing, unsynced: Unsynced::Lost },
+        Self::Crash { done: Extent::Bytes(1), unsynced: Unsynced::Kept },
+        Self::Crash { done: Extent::Half, unsynced: Unsynced::Kept },
+        Self::Crash { done: Extent::Half, unsynced: Unsynced::Zeroed },
+        Self::Crash { done: Extent::All, unsynced: Unsynced::Kept },
+        Self::Crash { done: Extent::All, unsynced: Unsynced::Lost },
+        Self::Crash { done: Extent::All, unsynced: Unsynced::Zeroed },
     ];
 }
 
@@ -93,13 +121,26 @@ impl FaultyDisk {
         Self::new(Some((point, fault)))
     }
 
+    /// The same disk under the next process, with `fault`, if any, at its so-manieth point, counted from 0 again.
+    ///
+    /// After a crash that kept what was not synced, as when a process is killed, that is still not synced.
+    pub fn restarted(&self, fault: Option<(usize, Fault)>) -> Self {
+        let State { files, names, synced_names, .. } = self.state().clone();
+        Self(Arc::new(Mutex::new(State { fault, points: 0, crashed: false, files, names, synced_names })))
+    }
+
     /// How many points there were so far.
     pub fn points(&self) -> usize {
         self.state().points
     }
 
+    /// Whether the power has failed.
+    pub fn has_crashed(&self) -> bool {
+        self.state().crashed
+    }
+
     fn new(fault: Option<(usize, Fault)>) -> Self {
-        Self(Arc::new(Mutex::new(State { fault, points: 0, crashed: false, synced: HashMap::new() })))
+        Self(Arc::new(Mutex::new(State { fault, ..State::default() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,121 +156,146 @@ impl FaultyDisk {
         let point = state.points;
         state.points += 1;
         match state.fault {
-            Some((at, Fault::Error(kind))) if at == point => {
-                operation(&mut state, Extent::Half)?;
-                Err(kind.into())
-            }
-            Some((at, Fault::Crash { done, lose })) if at == point => {
-                // That there was nothing to do it to, as to a file to be removed, does not stop the power from failing.
+            Some((at, Fault::Error(kind))) if at == point => operation(&mut state, Extent::Half).and(Err(kind.into())),
+            Some((at, Fault::Crash { done, unsynced })) if at == point => {
+                // The power fails whether or not the operation would have succeeded.
                 let _ = operation(&mut state, done);
-                state.crashed = true;
-                if lose {
-                    state.lose_unsynced()?;
-                }
+                state.crash(unsynced)?;
                 Err(io::Error::other(Crashed))
             }
             _ => operation(&mut state, Extent::All),
         }
     }
-}
 
-impl State {
-    fn lose_unsynced(&self) -> io::Result<()> {
-        for (path, length) in &self.synced {
-            match OpenOptions::new().write(true).open(path) {
-                Ok(file) => file.set_len(*length)?,
-                // It was renamed, which only follows a sync of all of it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    /// As [`point`](Self::point), for what is done as a whole or not at all.
+    fn whole_point<T>(&self, operation: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let done =
+            self.point(|state, extent| if extent == Extent::All { operation(state).map(Some) } else { Ok(None) });
+        done.map(|value| value.expect("a point without a fault does everything"))
     }
-}
 
-impl FaultyDisk {
-    fn file(&self, path: &Path, real: Box<dyn DiskFile>, length: u64) -> Box<dyn DiskFile> {
-        Box::new(FaultyFile { disk: self.clone(), path: path.to_owned(), real, length })
+    fn file(&self, index: usize, real: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(FaultyFile { disk: self.clone(), index, real })
     }
 }
 
 impl Disk for FaultyDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let length = std::fs::metadata(path)?.len();
-        self.state().synced.insert(path.to_owned(), length);
-        Ok(self.file(path, RealDisk.open(path)?, length))
+        let opened = self.whole_point(|state| {
+            let real = RealDisk.open(path)?;
+            Ok((state.adopt(path)?, real))
+        });
+        opened.map(|(index, real)| self.file(index, real))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let made = self.point(|state, extent| {
-            if extent != Extent::All {
-                return Ok(None);
-            }
-            state.synced.insert(path.to_owned(), 0);
-            RealDisk.create(path).map(Some)
-        })?;
-        made.map(|real| self.file(path, real, 0)).ok_or_else(|| io::Error::other(Crashed))
+        let created = self.whole_point(|state| {
+            let real = RealDisk.create(path)?;
+            let index = state.files.len();
+            state.files.push(Content::default());
+            state.names.insert(path.to_owned(), index);
+            Ok((index, real))
+        });
+        created.map(|(index, real)| self.file(index, real))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.point(|state, extent| {
-            if extent != Extent::All {
-                return Ok(());
+        self.whole_point(|state| {
+            let index = state.adopt(from)?;
+            if to.exists() {
+                state.adopt(to)?;
             }
-            if let Some(length) = state.synced.remove(from) {
-                state.synced.insert(to.to_owned(), length);
-            }
-            RealDisk.rename(from, to)
+            RealDisk.rename(from, to)?;
+            state.names.remove(from);
+            state.names.insert(to.to_owned(), index);
+            Ok(())
         })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.point(|_, extent| if extent == Extent::All { RealDisk.remove(path) } else { Ok(()) })
+        self.whole_point(|state| {
+            state.adopt(path)?;
+            RealDisk.remove(path)?;
+            state.names.remove(path);
+            Ok(())
+        })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.point(|_, _| RealDisk.sync_dir(dir))
+        self.whole_point(|state| {
+            state.synced_names.retain(|path, _| path.parent() != Some(dir));
+            let names = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+            state.synced_names.extend(names.map(|(path, index)| (path.clone(), *index)));
+            Ok(())
+        })
     }
 }
 
 impl DiskFile for FaultyFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let (real, length) = (&mut self.real, &mut self.length);
-        self.disk.point(|_, extent| {
-            let count = match extent {
+        self.disk.point(|state, extent| {
+            let done = match extent {
                 Extent::Nothing => 0,
+                Extent::Bytes(count) => count.min(bytes.len()),
                 Extent::Half => bytes.len() / 2,
                 Extent::All => bytes.len(),
             };
-            *length += count as u64;
-            real.append(&bytes[..count])
+            state.files[self.index].now.extend_from_slice(&bytes[..done]);
+            self.real.append(&bytes[..done])
         })
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        let (real, own) = (&mut self.real, &mut self.length);
-        self.disk.point(|_, extent| {
-            if extent != Extent::All {
-                return Ok(());
-            }
-            *own = length;
-            real.truncate(length)
+        self.disk.whole_point(|state| {
+            state.files[self.index].now.truncate(usize::try_from(length).expect("a file that fits in memory"));
+            self.real.truncate(length)
         })
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let (real, length, path) = (&mut self.real, self.length, &self.path);
-        self.disk.point(|state, extent| {
-            if extent != Extent::All {
-                return Ok(());
-            }
-            // After a rename the file goes by its new name.
-            if let Some(synced) = state.synced.get_mut(path) {
-                *synced = length;
-            } else {
-                state.synced.values_mut().for_each(|synced| *synced = length);
-            }
-            real.sync()
+        self.disk.whole_point(|state| {
+            let Content { now, synced } = &mut state.files[self.index];
+            synced.clone_from(now);
+            Ok(())
         })
+    }
+}
+
+impl State {
+    /// The index of the file at `path`; what lies there before we touch it counts as synced.
+    fn adopt(&mut self, path: &Path) -> io::Result<usize> {
+        if let Some(index) = self.names.get(path) {
+            return Ok(*index);
+        }
+        let now = fs::read(path)?;
+        let index = self.files.len();
+        self.files.push(Content { synced: now.clone(), now });
+        self.names.insert(path.to_owned(), index);
+        self.synced_names.insert(path.to_owned(), index);
+        Ok(index)
+    }
+
+    /// Makes the files what they are when the power is back.
+    fn crash(&mut self, unsynced: Unsynced) -> io::Result<()> {
+        self.crashed = true;
+        if unsynced == Unsynced::Kept {
+            return Ok(());
+        }
+        for path in self.names.keys() {
+            fs::remove_file(path)?;
+        }
+        if unsynced == Unsynced::Lost {
+            self.names.clone_from(&self.synced_names);
+        }
+        self.synced_names.clone_from(&self.names);
+        for (path, index) in &self.names {
+            let Content { now, synced } = &mut self.files[*index];
+            if unsynced == Unsynced::Zeroed {
+                synced.resize(now.len(), 0);
+            }
+            now.clone_from(synced);
+            fs::write(path, now)?;
+        }
+        Ok(())
     }
 }

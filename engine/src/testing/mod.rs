@@ -2,4 +2,4 @@
 
 mod disk;
 
-pub use disk::{Extent, Fault, FaultyDisk, is_crash};
+pub use disk::{Extent, Fault, FaultyDisk, Unsynced, is_crash};

@@ -1,9 +1,3 @@
 //! Integration tests of the engine: one binary, one module a subject.
 
-mod bad_graphs;
-mod crash_matrix;
-mod driver;
-mod process;
-mod properties;
-mod snapshot;
-mod stand;
+mod journal;
