@@ -1,3 +1,10 @@
 //! Integration tests of the engine: one binary, one module a subject.
 
+mod bad_graphs;
+mod crash_matrix;
+mod driver;
 mod journal;
+mod process;
+mod properties;
+mod snapshot;
+mod stand;
