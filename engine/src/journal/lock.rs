@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ pub enum LockError {
         /// The lock's file.
         path: PathBuf,
         /// What the system said.
-        source: Arc<io::Error>,
+        source: io::Error,
     },
 }
 
@@ -72,28 +72,21 @@ impl Lock {
     /// [`LockError::Held`] if another run has it, in this process or in another one, and [`LockError::Io`].
     pub fn acquire(dir: &Path, command: &str) -> Result<Self, LockError> {
         let path = dir.join(FILE_NAME);
-        let io_error = |error| LockError::Io { path: path.clone(), source: Arc::new(error) };
+        let io_error = |source| LockError::Io { path: path.clone(), source };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-            let mut file = options.map_err(io_error)?;
-            match file.try_lock() {
-                Ok(()) if is_at(&file, &path) => {
-                    let predecessor = Holder::read(&mut file);
-                    Holder::myself(command).and_then(|holder| holder.write(&mut file)).map_err(io_error)?;
-                    return Ok(Self { file, dir: dir.to_owned(), predecessor });
-                }
-                // The folder was removed and made again since we opened the file.
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let holder = Holder::read(&mut file).filter(|holder| holder.may_live());
-                    if holder.is_some() || Instant::now() > deadline {
-                        return Err(LockError::Held { dir: dir.to_owned(), holder: holder.map(Box::new) });
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(TryLockError::Error(error)) => return Err(io_error(error)),
+            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            let mut file = opened.map_err(io_error)?;
+            if take(&file, &path).map_err(io_error)? {
+                let predecessor = Holder::read(&mut file);
+                Holder::myself(command).and_then(|holder| holder.write(&mut file)).map_err(io_error)?;
+                return Ok(Self { file, dir: dir.to_owned(), predecessor });
             }
+            let holder = Holder::read(&mut file).filter(|holder| holder.may_live());
+            if holder.is_some() || Instant::now() > deadline {
+                return Err(LockError::Held { dir: dir.to_owned(), holder: holder.map(Box::new) });
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -105,6 +98,16 @@ impl Lock {
     /// The run before this one, if it ended without releasing the lock: it was killed, or the machine went down.
     pub fn predecessor(&self) -> Option<&Holder> {
         self.predecessor.as_ref()
+    }
+}
+
+impl LockError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Held { .. } => Some("wait for it, or follow it: taskrun watch"),
+            Self::Io { .. } => None,
+        }
     }
 }
 
@@ -168,10 +171,20 @@ fn describe(holder: Option<&Holder>) -> String {
     }
 }
 
-/// Whether `file` is what the name `path` leads to.
-fn is_at(file: &File, path: &Path) -> bool {
-    let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if id(&a) == id(&b))
+/// Locks `file`, which was opened as `path`; `false` if somebody else has it, or if that name leads to another file
+/// by now, because the run that had it removed the folder.
+fn take(file: &File, path: &Path) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match fs::metadata(path) {
+        Ok(there) => Ok(id(there) == id(file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// When the process `pid` started, in clock ticks since boot.
@@ -189,4 +202,28 @@ fn boot_id() -> io::Result<String> {
 
 fn host() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_lost_its_name_locks_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let stale = File::create(&path).unwrap();
+        assert!(take(&stale, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!take(&stale, &path).unwrap());
+        let _new = File::create(&path).unwrap();
+        assert!(!take(&stale, &path).unwrap());
+    }
+
+    #[test]
+    fn the_start_of_a_process_is_found() {
+        let pid = std::process::id();
+        assert_eq!(start_time(pid).unwrap(), start_time(pid).unwrap());
+        assert!(start_time(1).unwrap() < start_time(pid).unwrap());
+    }
 }

@@ -121,7 +121,7 @@ impl FaultyDisk {
         Self::new(Some((point, fault)))
     }
 
-    /// The same disk under the next process, with `fault`, if any, at its so-manieth point, counted from 0 again.
+    /// The same disk under the next process, with a fault, if any, at a point that is counted from 0 again.
     ///
     /// After a crash that kept what was not synced, as when a process is killed, that is still not synced.
     pub fn restarted(&self, fault: Option<(usize, Fault)>) -> Self {
@@ -297,5 +297,50 @@ impl State {
             fs::write(path, now)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `file` holds, and whether there is an `other`, after a crash in the append of `new` behind a synced `old`.
+    fn crash(done: Extent, unsynced: Unsynced) -> (Vec<u8>, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        fs::write(&path, "old").unwrap();
+        // Open, create, append.
+        let disk = FaultyDisk::with(2, Fault::Crash { done, unsynced });
+        let mut file = disk.open(&path).unwrap();
+        disk.create(&other).unwrap();
+        let error = file.append(b"new").unwrap_err();
+        assert!(is_crash(&error) && disk.has_crashed());
+        assert!(is_crash(&file.sync().unwrap_err()) && is_crash(&disk.open(&path).unwrap_err()));
+        (fs::read(path).unwrap(), other.exists())
+    }
+
+    #[test]
+    fn a_crash_leaves_what_it_says() {
+        let kept = |done| crash(done, Unsynced::Kept);
+        assert_eq!(kept(Extent::Nothing), (b"old".to_vec(), true));
+        assert_eq!(kept(Extent::Bytes(1)), (b"oldn".to_vec(), true));
+        assert_eq!(kept(Extent::Bytes(9)), (b"oldnew".to_vec(), true));
+        assert_eq!(kept(Extent::Half), (b"oldn".to_vec(), true));
+        assert_eq!(kept(Extent::All), (b"oldnew".to_vec(), true));
+        assert_eq!(crash(Extent::All, Unsynced::Lost), (b"old".to_vec(), false));
+        assert_eq!(crash(Extent::All, Unsynced::Zeroed), (b"old\0\0\0".to_vec(), true));
+    }
+
+    #[test]
+    fn what_a_killed_process_did_not_sync_can_still_be_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let killed = FaultyDisk::with(1, Fault::Crash { done: Extent::All, unsynced: Unsynced::Kept });
+        killed.create(&path).unwrap().append(b"new").unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        let next = killed.restarted(Some((0, Fault::Crash { done: Extent::Nothing, unsynced: Unsynced::Lost })));
+        next.open(&path).unwrap_err();
+        assert!(!path.exists());
     }
 }

@@ -138,6 +138,19 @@ fn a_compaction_for_which_there_is_no_room_leaves_the_old_journal_in_use() {
 }
 
 #[test]
+fn a_compaction_that_may_or_may_not_have_happened_stops_the_writer() {
+    for point in [9, 10] {
+        let dir = tempfile::tempdir().unwrap();
+        // Open makes points 0 to 5; then create, append, sync, rename, sync of the folder.
+        let disk = FaultyDisk::with(point, Fault::Error(io::ErrorKind::Other));
+        let (mut writer, _, _) = open_on(dir.path(), Arc::new(disk)).unwrap();
+        let first = writer.compact(b"=").unwrap_err().to_string();
+        assert_eq!(writer.append(b"+a").unwrap_err().to_string(), first);
+        assert_eq!(writer.compact(b"=").unwrap_err().to_string(), first);
+    }
+}
+
+#[test]
 fn a_full_tmpfs_stops_the_writer_and_space_lets_the_next_one_go_on() {
     let mount = r#"mount -t tmpfs -o size=64k tmpfs "$0" 2>&1 && exec "$@""#;
     let dir = tempfile::tempdir().unwrap();

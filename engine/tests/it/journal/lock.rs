@@ -1,12 +1,11 @@
 //! The lock, between real processes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use taskrun_engine::journal::{Holder, Lock, LockError};
 
@@ -57,6 +56,25 @@ fn a_file_that_says_nothing_or_nonsense_locks_as_well() {
 }
 
 #[test]
+fn a_dead_run_is_not_taken_for_the_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let lock = Lock::acquire(dir.path(), "run").unwrap();
+    let mut dead = Holder::of(dir.path()).unwrap();
+    drop(lock);
+    dead.start_time += 1;
+    fs::write(&path, serde_json::to_string(&dead).unwrap()).unwrap();
+    assert_eq!(Holder::of(dir.path()), None);
+
+    // Somebody has just taken the lock and not yet written over the old name.
+    let unnamed = File::open(&path).unwrap();
+    unnamed.lock().unwrap();
+    assert!(matches!(Lock::acquire(dir.path(), "run"), Err(LockError::Held { holder: None, .. })));
+    drop(unnamed);
+    assert_eq!(Lock::acquire(dir.path(), "run").unwrap().predecessor(), Some(&dead));
+}
+
+#[test]
 fn a_killed_holder_is_recognised_even_if_its_child_lives_on() {
     let dir = tempfile::tempdir().unwrap();
     let (mut holder, grandchild) = spawn_holder(dir.path());
@@ -94,27 +112,24 @@ fn child_that_holds() {
 
 #[test]
 fn of_many_at_once_one_gets_it_also_when_the_file_is_removed_in_between() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::fast_dir();
     let inside = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for purges in [true, false, true, false] {
-            let inside = &inside;
-            let dir = dir.path();
-            scope.spawn(move || {
-                for _ in 0..200 {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
                     let lock = loop {
-                        match Lock::acquire(dir, "contend") {
+                        match Lock::acquire(dir.path(), "contend") {
                             Ok(lock) => break lock,
                             Err(LockError::Held { .. }) => thread::yield_now(),
                             Err(error) => panic!("{error}"),
                         }
                     };
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have the lock");
-                    thread::sleep(Duration::from_micros(50));
+                    thread::yield_now();
                     inside.fetch_sub(1, Ordering::SeqCst);
-                    if purges {
-                        fs::remove_file(dir.join("lock")).unwrap();
-                    }
+                    // As one that purges the folder: the file goes, then the lock.
+                    fs::remove_file(dir.path().join("lock")).unwrap();
                     drop(lock);
                 }
             });

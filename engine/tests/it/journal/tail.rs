@@ -89,6 +89,26 @@ fn starts_again_when_a_frame_that_it_saw_was_cut_off() {
 }
 
 #[test]
+fn damage_that_is_gone_at_the_second_look_was_a_writer_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, ends) = write_journal(dir.path(), &[b"a", b"b"]);
+    let mut torn = whole.clone();
+    torn[ends[0]] ^= 1;
+    fs::write(journal_in(dir.path()), &torn).unwrap();
+
+    let mut told = Vec::new();
+    let outcome = Tail::new(dir.path()).poll(|seen| {
+        match seen {
+            Seen::Start(_) => fs::write(journal_in(dir.path()), &whole)?,
+            Seen::Frame { seq, .. } => told.push(seq),
+        }
+        Ok(())
+    });
+    assert!(outcome.unwrap());
+    assert_eq!(told, [1, 2]);
+}
+
+#[test]
 fn a_reader_beside_a_writer_never_fails_and_never_goes_back() {
     const LAST: u64 = 800;
     let dir = tempfile::tempdir().unwrap();
