@@ -33,10 +33,13 @@ def policies_of(admin, user):
 
 
 def remove_users(admin, users):
-    known = json.loads(admin.user_list())
+    """Each with its policy, which has its name."""
+    known, policies = json.loads(admin.user_list()), json.loads(admin.policy_list())
     for user in users:
         if user in known:
             admin.user_remove(user)
+        if user in policies:
+            admin.policy_remove(user)
 
 
 def main():

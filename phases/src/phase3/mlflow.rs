@@ -30,8 +30,8 @@ const APPLICATION: &str = "mlflow";
 /// The bucket that artifacts land in.
 const BUCKET: &str = "mlflow-artifacts";
 
-/// How long the migration of the database's schema may take.
-const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long work on the database's schema or rows may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The size of the artifact of the proof.
 const ARTIFACT: usize = 5 << 20;
@@ -39,10 +39,11 @@ const ARTIFACT: usize = 5 << 20;
 /// The variable that carries the database's URI, with its password.
 const STORE_URI: &str = "MLFLOW_BACKEND_STORE_URI";
 
-/// The migration of the schema, with the URI from the environment: an argument would show the password to everybody.
-const MIGRATE: &str = "import os, mlflow.store.db.utils as u; \
-     e = u.create_sqlalchemy_engine_with_retry(os.environ['MLFLOW_BACKEND_STORE_URI']); \
-     u._safe_initialize_tables(e); u._upgrade_db(e)";
+/// What is done on the database itself.
+const ADMIN: &str = include_str!("../../assets/mlflow_admin.py");
+
+/// What the experiments and models of proofs are called.
+const PROOF: &str = "taskrun-proof-";
 
 /// The task.
 pub struct MlflowTask {
@@ -76,6 +77,12 @@ impl Place {
         let url = format!("http://127.0.0.1:{}", machine.ports.tracking);
         let folder = machine.service_dir(SERVICE);
         Ok(Self { runtime: view.output()?, database: view.output()?, machine, store, key, folder, url })
+    }
+
+    /// The object store, with MLflow's own key.
+    fn objects(&self, view: &View) -> Result<S3, Failure> {
+        let secret = view.secret(&self.key.secret.name.to_string())?;
+        S3::new(&self.store.endpoint, &self.store.region, &self.key.id, secret.expose()).map_err(store)
     }
 
     fn store_uri(&self) -> String {
@@ -113,6 +120,8 @@ impl MlflowTask {
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
             ("MLFLOW_DISABLE_TELEMETRY", "true".to_owned()),
             ("DO_NOT_TRACK", "1".to_owned()),
+            // Its background jobs evaluate language models; their queues would stay in /dev/shm for ever.
+            ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false".to_owned()),
             ("PYTHONUNBUFFERED", "1".to_owned()),
             // MLflow starts uvicorn by its name.
             ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
@@ -133,29 +142,40 @@ impl MlflowTask {
         }
     }
 
-    async fn migrate(&self, context: &Context, place: &Place) -> Result<(), Failure> {
-        let password = context.secret(&place.database.password.name.to_string())?;
+    async fn admin(&self, view: &View, place: &Place, args: &[&str]) -> Result<(), Failure> {
+        let password = view.secret(&place.database.password.name.to_string())?;
         // The password is made of letters and digits: it needs no encoding in a URI.
         let uri = place.store_uri().replace("{}", password.expose());
         let command = Command::new(BaseRuntime::program(&place.runtime.mlflow_env, "python"))
-            .args(["-c", MIGRATE])
+            .args(["-I", "-"])
+            .args(args)
+            .stdin(ADMIN)
             .env(STORE_URI, uri)
             .env("MLFLOW_DISABLE_TELEMETRY", "true")
-            .dir(context.state_dir())
-            .timeout(MIGRATE_TIMEOUT);
-        context.command(command).await.map(|_| ())
+            .dir(view.state_dir())
+            .timeout(ADMIN_TIMEOUT);
+        view.command(command).await.map(|_| ())
     }
 
     async fn prove_run(&self, view: &View, place: &Place) -> Result<(), Failure> {
         let mlflow = Mlflow::new(&place.url).map_err(failure)?;
         let now = jiff::Timestamp::now().as_millisecond();
-        // A deleted experiment keeps its name: each proof has one of its own.
-        let name = format!("taskrun-proof-{now}");
+        let name = format!("{PROOF}{now}");
         let experiment = mlflow.create_experiment(&name).await.map_err(failure)?;
         let proved = self.prove_in(view, place, &mlflow, &experiment, &name, now).await;
-        mlflow.delete_model(&name).await.map_err(failure)?;
-        mlflow.delete_experiment(&experiment).await.map_err(failure)?;
+        self.forget_proofs(view, place, &mlflow).await?;
         proved
+    }
+
+    /// Removes what this proof and ones that were killed have left.
+    async fn forget_proofs(&self, view: &View, place: &Place, mlflow: &Mlflow) -> Result<(), Failure> {
+        let s3 = place.objects(view)?;
+        for experiment in mlflow.experiments(PROOF).await.map_err(failure)? {
+            for key in s3.list(BUCKET, &format!("{experiment}/")).await.map_err(store)? {
+                s3.delete(BUCKET, &key).await.map_err(store)?;
+            }
+        }
+        self.admin(view, place, &["forget", PROOF]).await
     }
 
     async fn prove_in(
@@ -179,12 +199,10 @@ impl MlflowTask {
         }
         let key = format!("{experiment}/{run}/artifacts/proof.bin");
         let bytes: Vec<u8> = (0..ARTIFACT).map(|at| (at * 31 % 251) as u8).collect();
-        let secret = view.secret(&place.key.secret.name.to_string())?;
-        let s3 = S3::new(&place.store.endpoint, &place.store.region, &place.key.id, secret.expose()).map_err(store)?;
+        let s3 = place.objects(view)?;
         mlflow.put_artifact(&key, bytes.clone()).await.map_err(failure)?;
         let (stored, read) = (s3.get(BUCKET, &key).await, mlflow.artifact(&key).await);
         let registered = mlflow.register(name, &run, &format!("mlflow-artifacts:/{experiment}/{run}/artifacts")).await;
-        s3.delete(BUCKET, &key).await.map_err(store)?;
         if stored.map_err(store)? != bytes || read.map_err(failure)? != bytes {
             return Err(Failure::permanent("find an artifact in the bucket with the same bytes"));
         }
@@ -214,6 +232,10 @@ impl Task for MlflowTask {
         ]
     }
 
+    fn assets(&self) -> Vec<(&'static str, &'static [u8])> {
+        vec![("mlflow_admin.py", ADMIN.as_bytes())]
+    }
+
     async fn probe(&self, view: &View, _made: &Made<Self>) -> Probe {
         let place = Place::new(view).and_then(|place| Ok((Local::new(&place.machine)?, place)));
         match place {
@@ -226,7 +248,7 @@ impl Task for MlflowTask {
         let place = Place::new(context)?;
         files::service_folder(&place.folder, &place.machine.service_user, 0o711)?;
         // Several workers would race for it.
-        self.migrate(context, &place).await?;
+        self.admin(context, &place, &["migrate"]).await?;
         context.safe_point()?;
         Local::new(&place.machine)?.ensure(context, &self.service(&place)).await?;
         let version = Mlflow::new(&place.url).map_err(failure)?.version().await.map_err(failure)?;

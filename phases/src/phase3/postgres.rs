@@ -170,12 +170,17 @@ impl Postgres {
                 .timeout(PROGRAM_TIMEOUT);
             with_libraries(command, &place.programs)
         };
-        view.command(run("pg_dump", &self.settings.name).args(["--format=custom", "--file"]).arg(&dump)).await?;
+        // The tracking server may write meanwhile: both sides are compared as of one instant.
+        let source = place.server.superuser(&self.settings.name).await.map_err(failure)?;
+        let snapshot = source.hold_snapshot().await.map_err(failure)?;
+        let dumped = run("pg_dump", &self.settings.name).arg(format!("--snapshot={snapshot}"));
+        view.command(dumped.args(["--format=custom", "--file"]).arg(&dump)).await?;
+        let one = source.digest_rows().await.map_err(failure)?;
+        drop(source);
         view.command(run("pg_restore", PROOF_DATABASE).args(["--exit-on-error"]).arg(&dump)).await?;
         files::remove(&dump)?;
         let restored = place.server.superuser(PROOF_DATABASE).await.map_err(failure)?;
-        let (one, other) = (inside.digest_rows().await, restored.digest_rows().await);
-        let (one, other) = (one.map_err(failure)?, other.map_err(failure)?);
+        let other = restored.digest_rows().await.map_err(failure)?;
         if one == other { Ok(()) } else { Err(Failure::permanent("find equal rows after dump and restore")) }
     }
 

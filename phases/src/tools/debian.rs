@@ -113,8 +113,9 @@ async fn is_installed(context: &Context, package: &str) -> bool {
 
 /// The folders below `root` that hold shared libraries.
 fn library_folders(root: &Path) -> Vec<PathBuf> {
-    let lib = root.join("usr/lib");
-    let inside = fs::read_dir(&lib).into_iter().flatten().flatten().map(|entry| entry.path());
+    // Some packages of Debian 12 still have theirs in /lib, which is a link only once they are installed.
+    let inside = ["usr/lib", "lib"].into_iter().flat_map(|lib| fs::read_dir(root.join(lib)));
+    let inside = inside.flatten().flatten().map(|entry| entry.path());
     let holds = |folder: &PathBuf| {
         let mut files = fs::read_dir(folder).into_iter().flatten().flatten();
         files.any(|file| file.file_name().to_string_lossy().contains(".so"))
@@ -139,4 +140,20 @@ fn programs(bin: &Path, libraries: Vec<PathBuf>) -> Result<PostgresPrograms, Fai
         Failure::new(Persistence::Permanent, format!("understand the version of {}: `{}`", bin.display(), told.trim()))
     })?;
     Ok(PostgresPrograms { bin: bin.to_owned(), libraries, version })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_found_wherever_a_package_has_them() {
+        let root = tempfile::tempdir().unwrap();
+        for file in ["usr/lib/arch/libpq.so.5", "lib/arch/libkeyutils.so.1", "usr/lib/postgresql/15/bin/postgres"] {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        assert_eq!(library_folders(root.path()), ["lib/arch", "usr/lib/arch"].map(|folder| root.path().join(folder)));
+    }
 }

@@ -35,13 +35,12 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(1500);
 /// There is no Go toolchain, a module cannot be fetched, or the program is not built from the pinned module.
 pub async fn build(context: &Context, target: &Path) -> Result<Program, Failure> {
     let cache = cache_dir()?;
-    let bin = cache.join("minio").join(VERSION);
-    let built = bin.join("minio");
+    let (built, new) = (cache.join("minio").join(VERSION), cache.join("minio").join(format!("{VERSION}.new")));
     let go = toolchain(context).await?;
     let go = |args: &[&str]| {
         Command::new(&go)
             .args(args)
-            .env("GOBIN", &bin)
+            .env("GOBIN", &new)
             .env("GOMODCACHE", cache.join("go").join("mod"))
             .env("GOCACHE", cache.join("go").join("build"))
             .env("GOTOOLCHAIN", "local")
@@ -50,18 +49,25 @@ pub async fn build(context: &Context, target: &Path) -> Result<Program, Failure>
             .dir("/")
             .timeout(BUILD_TIMEOUT)
     };
-    if !built.is_file() {
-        fs::create_dir_all(&bin).map_err(|error| files::failure("make", &bin, &error))?;
+    let is_pinned = async |folder: &Path| {
+        let told = context.capture(go(&["version", "-m", &folder.join("minio").display().to_string()])).await;
+        let wanted = ["mod", MODULE, VERSION, CHECKSUM];
+        told.is_ok_and(|told| told.lines().any(|line| line.split_whitespace().eq(wanted)))
+    };
+    // One in the cache that is damaged, or that somebody else put there, is built anew.
+    if !built.join("minio").is_file() || !is_pinned(&built).await {
+        files::remove(&new)?;
+        files::remove(&built)?;
+        fs::create_dir_all(&new).map_err(|error| files::failure("make", &new, &error))?;
         context.say("building MinIO takes some minutes, once");
         context.command(go(&["install", "-trimpath", &format!("{MODULE}@{VERSION}")])).await.map_err(transient)?;
+        if !is_pinned(&new).await {
+            return Err(Failure::permanent(format!("find {MODULE} {VERSION} with its checksum in {}", new.display())));
+        }
+        // Go may copy the program to where it belongs: only one that is whole gets its place in the cache.
+        fs::rename(&new, &built).map_err(|error| files::failure("keep", &built, &error))?;
     }
-    let told = context.capture(go(&["version", "-m", &built.display().to_string()])).await?;
-    let wanted = ["mod", MODULE, VERSION, CHECKSUM];
-    if !told.lines().any(|line| line.split_whitespace().eq(wanted)) {
-        files::remove(&built)?;
-        return Err(Failure::permanent(format!("find {MODULE} {VERSION} with its checksum in {}", built.display()))
-            .with_hint("it was removed from the cache; run again to build it anew"));
-    }
+    let built = built.join("minio");
     let new = target.with_extension("new");
     let folder = target.parent().unwrap_or(target);
     fs::create_dir_all(folder).map_err(|error| files::failure("make", folder, &error))?;
@@ -81,8 +87,8 @@ async fn toolchain(context: &Context) -> Result<std::path::PathBuf, Failure> {
         }
     }
     let folder = cache_dir()?.join("go").join(GO_PACKAGE);
-    let go = folder.join("bin").join("go");
-    if !go.is_file() {
+    let (go, complete) = (folder.join("bin").join("go"), folder.join("complete"));
+    if !complete.is_file() {
         context.say("fetching a Go toolchain");
         files::remove(&folder)?;
         let python = super::python::interpreter(context, None).await?;
@@ -90,6 +96,7 @@ async fn toolchain(context: &Context) -> Result<std::path::PathBuf, Failure> {
         let pip = Command::new(folder.join("bin").join("python"));
         let pip = pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", GO_PACKAGE]);
         context.command(pip.timeout(BUILD_TIMEOUT)).await.map_err(transient)?;
+        fs::write(&complete, GO_PACKAGE).map_err(|error| files::failure("write", &complete, &error))?;
     }
     Ok(go)
 }

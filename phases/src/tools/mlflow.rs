@@ -105,12 +105,16 @@ impl Mlflow {
         field(&answer, "/experiment_id", "make an experiment", "experiment_id")
     }
 
-    /// Marks an experiment as deleted.
+    /// The ids of the experiments whose names begin with `prefix`, at most 1000, also of ones marked as deleted.
     ///
     /// # Errors
     /// The server refuses.
-    pub async fn delete_experiment(&self, id: &str) -> Result<(), MlflowError> {
-        self.call(Method::POST, "experiments/delete", json!({"experiment_id": id})).await.map(|_| ())
+    pub async fn experiments(&self, prefix: &str) -> Result<Vec<String>, MlflowError> {
+        let body = json!({"max_results": 1000, "filter": format!("name LIKE '{prefix}%'"), "view_type": "ALL"});
+        let answer = self.call(Method::POST, "experiments/search", body).await?;
+        // Without any, the answer has no list.
+        let found = answer.get("experiments").and_then(Value::as_array).cloned().unwrap_or_default();
+        found.iter().map(|one| field(one, "/experiment_id", "look for experiments", "experiment_id")).collect()
     }
 
     /// Begins a run and returns its id.
@@ -173,17 +177,6 @@ impl Mlflow {
         let body = json!({"name": name, "source": source, "run_id": run});
         let answer = self.call(Method::POST, "model-versions/create", body).await?;
         field(&answer, "/model_version/version", "register a model", "version")
-    }
-
-    /// Deletes a registered model with all its versions; that there is none is fine.
-    ///
-    /// # Errors
-    /// The server refuses.
-    pub async fn delete_model(&self, name: &str) -> Result<(), MlflowError> {
-        match self.call(Method::DELETE, "registered-models/delete", json!({"name": name})).await {
-            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(()),
-            other => other.map(|_| ()),
-        }
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> Result<Value, MlflowError> {

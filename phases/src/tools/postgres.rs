@@ -214,6 +214,17 @@ impl Superuser {
         self.run(&statement, "write rows").await
     }
 
+    /// Begins to see the database as it is now, whatever others write, until the connection is dropped. Returns the name
+    /// by which `pg_dump` sees the same.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn hold_snapshot(&self) -> Result<String, PostgresError> {
+        const WHAT: &str = "hold a snapshot";
+        self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", WHAT).await?;
+        Ok(self.0.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(failed(WHAT))?.get(0))
+    }
+
     /// A digest over the rows of the proofs, and of how many rows all other tables have.
     ///
     /// # Errors

@@ -80,6 +80,13 @@ fn the_embedded_platform_survives_what_can_happen_to_it() {
         assert!(!String::from_utf8_lossy(&lines).contains(value.as_str()), "a secret stands in a command line");
     }
 
+    // The proofs have cleaned up after themselves.
+    let port = json(&stand, &["output", "CLOUD-3.2", "port", "--json"]).as_u64().unwrap();
+    let proofs = "SELECT (SELECT count(*) FROM experiments WHERE name LIKE 'taskrun-proof-%') \
+                  + (SELECT count(*) FROM registered_models) + (SELECT count(*) FROM runs)";
+    assert_eq!(psql(&state, port, "mlflow", proofs), "0");
+    assert_eq!(std::fs::read_dir(state.join("services/minio/data/mlflow-artifacts")).unwrap().count(), 0);
+
     // A killed service is started again by the supervisor.
     let before = pid_of(&stand, "postgres");
     kill(before);
@@ -95,7 +102,6 @@ fn the_embedded_platform_survives_what_can_happen_to_it() {
     assert_ne!(pid_of(&stand, "minio"), old);
 
     // Data that is gone is made anew only if the user agrees.
-    let port = json(&stand, &["output", "CLOUD-3.2", "port", "--json"]).as_u64().unwrap();
     assert!(stand.ok(&["cloud", "stop", "mlflow"]).out.contains("mlflow"));
     psql(&state, port, "postgres", "DROP DATABASE mlflow WITH (FORCE)");
     let refused = stand.run(&["resume"]);
@@ -116,8 +122,14 @@ fn the_embedded_platform_survives_what_can_happen_to_it() {
     stand.ok(&["run"]);
     assert_eq!(psql(&state, port, "mlflow", "SHOW max_connections"), "50");
 
-    // Nothing is left.
+    // Nothing is left, also not in the folders that all programs share.
+    let user = Command::new("id").args(["-u", "taskrun-e2e"]).output().unwrap().stdout;
     stand.ok(&["destroy", "--yes"]);
+    if let Ok(user) = String::from_utf8(user).unwrap().trim().parse::<u32>() {
+        let shared = ["/dev/shm", "/tmp", "/var/tmp", "-mindepth", "1", "-user", &user.to_string(), "-newer"];
+        let left = Command::new("find").args(shared).arg(stand.path().join("graph.yaml")).output().unwrap().stdout;
+        assert_eq!(String::from_utf8_lossy(&left), "");
+    }
     assert!(!state.join("services").exists() && !state.join("runtime").exists());
     let marked = Command::new("sh")
         .args(["-c", &format!("grep -l 'TASKRUN_SERVICE={}' /proc/[0-9]*/environ 2>/dev/null", state.display())])
