@@ -23,6 +23,8 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 pub struct Command {
     pub(super) program: OsString,
     pub(super) args: Vec<OsString>,
+    /// Whether the arguments are `-c` and a script for the shell.
+    pub(super) is_script: bool,
     /// In order; nothing for a variable that is removed.
     pub(super) env: Vec<(OsString, Option<OsString>)>,
     pub(super) dir: Option<PathBuf>,
@@ -43,6 +45,7 @@ impl Command {
         Self {
             program: program.into(),
             args: Vec::new(),
+            is_script: false,
             env: Vec::new(),
             dir: None,
             stdin: None,
@@ -57,8 +60,10 @@ impl Command {
     }
 
     /// A command that runs `script` by `sh -c`.
+    ///
+    /// A script that is nothing but plain words is started without the shell, which would only do the same more slowly.
     pub fn shell(script: impl Into<OsString>) -> Self {
-        Self::new("sh").arg("-c").arg(script)
+        Self { is_script: true, ..Self::new("sh").arg("-c").arg(script) }
     }
 
     /// Adds an argument.

@@ -38,6 +38,7 @@ impl Command {
         let launcher = Command {
             program: setsid.into(),
             args: ["--fork", "/bin/sh", "-c", r#"echo $$ && exec "$0" "$@" >&2"#].map(Into::into).to_vec(),
+            is_script: false,
             cookie: None,
             attempt: None,
             ..self.clone()

@@ -26,6 +26,7 @@ pub(super) fn resolve(name: &OsStr, path: Option<&OsStr>, directory: Option<&Pat
         let file = folder.join(name);
         match executable(&file) {
             Ok(()) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // A folder that may not be entered tells nothing about what is in it.
             Err(error) if file.exists() => outcome = Err(error),
             Err(_) => {}

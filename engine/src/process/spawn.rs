@@ -16,6 +16,7 @@ use super::exit::Exit;
 use super::output::OutputSink;
 use super::program;
 use super::running::Running;
+use super::words::plain_words;
 
 impl Command {
     /// Runs the command to its end, giving its output to `sink` as it comes.
@@ -73,6 +74,31 @@ impl Command {
     }
 
     fn spawn(&self, output: PipeWriter) -> io::Result<duct::Handle> {
+        if let Some(command) = self.without_shell()
+            && let Ok(handle) = command.spawn_program(output.try_clone()?)
+        {
+            return Ok(handle);
+        }
+        // What cannot be started, the shell tells in its own words and by its own exit code.
+        self.spawn_program(output)
+    }
+
+    /// The same without the shell, if that would do nothing but start a program.
+    fn without_shell(&self) -> Option<Self> {
+        if !self.is_script {
+            return None;
+        }
+        let mut words = plain_words(self.args.last()?.to_str()?)?.into_iter();
+        let program = words.next()?.into();
+        let command = Self { program, args: words.map(Into::into).collect(), is_script: false, ..self.clone() };
+        Some(match (&self.dir, self.own_env("PWD")) {
+            // As a shell does.
+            (Some(dir), None) => command.env("PWD", std::path::absolute(dir).ok()?),
+            _ => command,
+        })
+    }
+
+    fn spawn_program(&self, output: PipeWriter) -> io::Result<duct::Handle> {
         let expression = self.expression()?;
         let expression = match &self.stdout {
             Some(stdout) => expression.stdout_file(stdout.try_clone()?).stderr_file(output),

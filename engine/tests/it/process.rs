@@ -68,6 +68,22 @@ fn output_and_status_come_through() {
 }
 
 #[test]
+fn a_script_of_plain_words_behaves_as_in_a_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, output) = run(&Command::shell("printenv PWD").dir(folder.path())).unwrap();
+    assert_eq!(output.trim_end(), folder.path().to_str().unwrap());
+    let (exit, output) = run(&Command::shell("no-such-program at all")).unwrap();
+    assert_eq!(exit.status, Status::Code(127));
+    assert!(output.contains("not found"), "{output}");
+
+    let without_interpreter = folder.path().join("step");
+    std::fs::write(&without_interpreter, "echo $1").unwrap();
+    std::fs::set_permissions(&without_interpreter, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (exit, output) = run(&Command::shell("./step it-ran").dir(folder.path())).unwrap();
+    assert_eq!((exit.status, output.as_str()), (Status::Code(0), "it-ran\n"));
+}
+
+#[test]
 fn ten_megabytes_of_binary_come_through_unchanged() {
     let mut expected = vec![0_u8; 10 << 20];
     expected.iter_mut().zip(0_u32..).for_each(|(byte, n)| *byte = (n.wrapping_mul(2_654_435_761) >> 13) as u8);
