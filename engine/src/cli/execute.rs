@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::args::{Global, Output};
 use super::error::{CliError, exit};
@@ -144,6 +144,9 @@ pub(super) fn run_folder(state: &Path, run: u64) -> PathBuf {
     state.join("runs").join(run.to_string())
 }
 
+/// How long events that come one upon the other are gathered before they are shown: no eye sees the difference.
+const PACE: Duration = Duration::from_millis(10);
+
 /// Shows and keeps events until all senders are gone.
 fn show_events(stream: &EventStream, file: &Path, redactor: &Redactor, mut reporter: Box<dyn Reporter>) {
     let mut kept = match std::fs::File::create(file) {
@@ -154,8 +157,9 @@ fn show_events(stream: &EventStream, file: &Path, redactor: &Redactor, mut repor
         }
     };
     let mut pending = 0;
+    let mut shown = Instant::now();
     loop {
-        // While events keep coming they are written in batches.
+        // While events keep coming they are shown and written in batches.
         let timeout = if pending > 0 { Duration::ZERO } else { Duration::from_millis(100) };
         match stream.next(timeout) {
             Ok(Some(event)) => {
@@ -169,12 +173,15 @@ fn show_events(stream: &EventStream, file: &Path, redactor: &Redactor, mut repor
             Ok(None) => {}
             Err(crate::run::events::Closed) => break,
         }
-        pending = 0;
         reporter.tick(now());
         if let Some(kept) = &mut kept {
             // A full disk is told by the journal, which matters more.
             let _ = kept.flush();
         }
+        if pending > 0 && shown.elapsed() < PACE {
+            std::thread::sleep(PACE);
+        }
+        (pending, shown) = (0, Instant::now());
     }
     if let Some(mut kept) = kept {
         let _ = kept.flush();

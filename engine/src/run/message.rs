@@ -17,8 +17,8 @@ use crate::plan::inspect::Inspection;
 use crate::process::Level;
 
 pub(super) enum Message {
-    /// A task was judged.
-    Judged(NodeIndex, Result<(Decision, Box<Inspection>), Failure>),
+    /// Tasks were judged.
+    Judged(Vec<(NodeIndex, Result<Judged, Failure>)>),
     /// An attempt is in a step.
     StepStarted(NodeIndex, String),
     /// An attempt has done a step and waits for that to be durable.
@@ -31,6 +31,12 @@ pub(super) enum Message {
     Retry(NodeIndex),
     /// The run was asked to stop.
     Stop(Level),
+}
+
+/// What is to be done with a task, and what it would run with.
+pub(super) struct Judged {
+    pub(super) decision: Decision,
+    pub(super) inspection: Box<Inspection>,
 }
 
 pub(super) type Outbox = mpsc::UnboundedSender<Message>;

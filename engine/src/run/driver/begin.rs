@@ -20,46 +20,37 @@ impl Driver {
                 self.leave_out(index, decision);
             }
             planned => {
-                let run = planned.as_ref().filter(|planned| planned.action == Action::Run).cloned();
-                self.send_to_be_judged(index, needs, run);
+                let planned = planned.as_ref().filter(|planned| planned.action == Action::Run).cloned();
+                let brief = brief(&self.world, &self.checkpoint, index);
+                let asked = self.wanted.asked[index.index()];
+                self.in_question.push(Question { brief, asked, needs, planned });
             }
         }
     }
 
-    /// Has a worker look at the task's files and, unless `planned` says already what to do, judge it.
-    pub(super) fn send_to_be_judged(&self, index: NodeIndex, needs: Vec<Need>, planned: Option<Decision>) {
-        let brief = brief(&self.world, &self.checkpoint, index);
-        let asked = self.wanted.asked[index.index()];
-        let (world, outbox, cancel) = (Arc::clone(&self.world), self.outbox.clone(), self.cancel.clone());
-        tokio::spawn(async move {
-            let looked = tokio::task::spawn_blocking({
-                let world = Arc::clone(&world);
-                move || inspect(&world, &brief, &|_| false).map(|inspection| Case { brief, asked, needs, inspection })
+    /// Has workers look at the files of the tasks in question and judge them, many at a time: to wake a worker for each
+    /// would be dearer than the look.
+    pub(super) fn send_to_be_judged(&mut self) {
+        const MOST_TOGETHER: usize = 64;
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let together = self.in_question.len().div_ceil(workers).clamp(1, MOST_TOGETHER);
+        let mut questions = std::mem::take(&mut self.in_question).into_iter();
+        while questions.len() > 0 {
+            let questions: Vec<Question> = questions.by_ref().take(together).collect();
+            let (world, outbox, cancel) = (Arc::clone(&self.world), self.outbox.clone(), self.cancel.clone());
+            tokio::task::spawn_blocking(move || {
+                let judged = questions.into_iter().filter_map(|question| question.answer(&world, &outbox, &cancel));
+                // The loop is gone only when the user left at once.
+                let _ = outbox.send(Message::Judged(judged.collect()));
             });
-            let judged = match looked.await {
-                Ok(Ok(case)) => {
-                    let decision = match planned {
-                        Some(decision) => Some(decision),
-                        None => judge(&world, &case, &cancel).await,
-                    };
-                    match decision {
-                        Some(decision) => Ok((decision, Box::new(case.inspection))),
-                        None => Err(Failure::permanent("decide: every task that it needs has settled")),
-                    }
-                }
-                Ok(Err(failure)) => Err(failure),
-                Err(error) => Err(Failure::permanent(format!("look at the task: {error}"))),
-            };
-            // The loop is gone only when the user left at once.
-            let _ = outbox.send(Message::Judged(index, judged));
-        });
+        }
     }
 
-    pub(super) fn judged(&mut self, index: NodeIndex, judged: Result<(Decision, Box<Inspection>), Failure>) {
+    pub(super) fn judged(&mut self, index: NodeIndex, judged: Result<Judged, Failure>) {
         if self.state.phase(index.index()) != Phase::Deciding {
             return;
         }
-        let (decision, inspection) = match judged {
+        let Judged { decision, inspection } = match judged {
             Ok(judged) => judged,
             Err(failure) => {
                 let task = self.world.graph[index].id.clone();
@@ -134,4 +125,47 @@ impl Driver {
             _ => Standing::Unsettled,
         }
     }
+}
+
+/// A task to be looked at and, unless `planned` says already what to do, to be judged.
+pub(super) struct Question {
+    brief: Brief,
+    asked: Asked,
+    needs: Vec<Need>,
+    planned: Option<Decision>,
+}
+
+impl Question {
+    /// The judgement; nothing if it hinges on somebody who has to be asked, and is sent when it comes.
+    fn answer(
+        self,
+        world: &Arc<World>,
+        outbox: &Outbox,
+        cancel: &Cancel,
+    ) -> Option<(NodeIndex, Result<Judged, Failure>)> {
+        let Self { brief, asked, needs, planned } = self;
+        let index = brief.index;
+        let case = match inspect(world, &brief, &|_| false) {
+            Ok(inspection) => Case { brief, asked, needs, inspection },
+            Err(failure) => return Some((index, Err(failure))),
+        };
+        let decision = match planned {
+            Some(decision) => Some(Some(decision)),
+            None => judge_at_once(world, &case),
+        };
+        if let Some(decision) = decision {
+            return Some((index, judged(case, decision)));
+        }
+        let (world, outbox, cancel) = (Arc::clone(world), outbox.clone(), cancel.clone());
+        tokio::spawn(async move {
+            let decision = judge(&world, &case, &cancel).await;
+            let _ = outbox.send(Message::Judged(vec![(index, judged(case, decision))]));
+        });
+        None
+    }
+}
+
+fn judged(case: Case, decision: Option<Decision>) -> Result<Judged, Failure> {
+    let decision = decision.ok_or_else(|| Failure::permanent("decide: every task that it needs has settled"))?;
+    Ok(Judged { decision, inspection: Box::new(case.inspection) })
 }

@@ -20,17 +20,19 @@ use super::attempt::{Attempt, Ended};
 use super::events::{EventSink, now};
 use super::journaler::{Append, AppendError, Journaler};
 use super::log::AttemptLog;
-use super::message::{Message, Outbox, Steps};
+use super::message::{Judged, Message, Outbox, Steps};
 use super::retry;
 use super::scheduler::Scheduler;
 use super::state::{Phase, RunState, Settlement};
+use begin::Question;
+
 use crate::checkpoint::{Checkpoint, Finished, Record, Starting};
 use crate::event::{Counts, EventKind, Verb};
 use crate::graph::{NodeIndex, NodeKind};
 use crate::outcome::{Failure, Outcome};
-use crate::plan::decide::{Need, Standing, needs_forbid};
-use crate::plan::inspect::{Inspection, aside, inspect};
-use crate::plan::judge::{Case, judge};
+use crate::plan::decide::{Asked, Need, Standing, needs_forbid};
+use crate::plan::inspect::{Brief, Inspection, aside, inspect};
+use crate::plan::judge::{Case, judge, judge_at_once};
 use crate::plan::planner::{brief, outside};
 use crate::plan::{Action, Decision, Plan, Reason, Wanted};
 use crate::process::{Cancel, Cookie, Level};
@@ -127,6 +129,7 @@ struct Driver {
     /// What is being made durable.
     writing: Option<Vec<(Record, Then)>>,
     to_judge: Vec<NodeIndex>,
+    in_question: Vec<Question>,
     /// No new attempts: a task failed, or the run is being stopped.
     halted: bool,
     stopped: Level,
@@ -156,6 +159,7 @@ impl Driver {
             next: Vec::new(),
             writing: None,
             to_judge,
+            in_question: Vec::new(),
             halted: false,
             stopped: Level::None,
             broken: None,
@@ -211,6 +215,7 @@ impl Driver {
         while let Some(index) = self.to_judge.pop() {
             self.consider(index);
         }
+        self.send_to_be_judged();
         while !self.halted
             && let Some(task) = self.scheduler.pop()
         {
@@ -221,7 +226,7 @@ impl Driver {
 
     fn receive(&mut self, message: Message) {
         match message {
-            Message::Judged(index, judged) => self.judged(index, judged),
+            Message::Judged(judged) => judged.into_iter().for_each(|(index, judged)| self.judged(index, judged)),
             Message::StepStarted(index, step) => {
                 if self.is_running(index) {
                     let task = self.world.graph[index].id.clone();
