@@ -130,11 +130,26 @@ impl Execution {
         let _ = self.checkpoint.apply(end);
         if writer.size() > COMPACT_ABOVE {
             let records = std::mem::take(&mut self.checkpoint).into_records();
-            let snapshot = serde_json::to_vec(&records).unwrap_or_default();
-            if (snapshot.len() as u64) < writer.size() / 2 {
-                writer.compact(&snapshot)?;
+            let mut snapshot = Length(0);
+            let counted = serde_json::to_writer(&mut snapshot, &records);
+            if counted.is_ok() && snapshot.0 < writer.size() / 2 {
+                writer.compact(records.chunks(1000).map(|some| serde_json::to_vec(some).unwrap_or_default()))?;
             }
         }
+        Ok(())
+    }
+}
+
+/// Counts the bytes that are written to it.
+struct Length(u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }

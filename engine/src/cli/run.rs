@@ -1,5 +1,6 @@
 //! `run` and `resume`.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use super::args::{DriveArgs, Global, ResumeArgs, RunArgs};
@@ -9,7 +10,7 @@ use super::main::say;
 use super::plan::{self, SavedPlan};
 use super::product::{ConfigureOptions, Product};
 use super::request::{self, Request};
-use super::session::{Purpose, Session};
+use super::session::{Purpose, Session, Writing};
 use super::{destroy, show};
 use crate::checkpoint::Checkpoint;
 use crate::event::{EventKind, PlannedTask, Verb};
@@ -23,7 +24,7 @@ pub(super) async fn run(product: &dyn Product, global: &Global, args: RunArgs) -
     }
     let configure = ConfigureOptions { reassign_ports: args.reassign_ports };
     let purpose = Purpose { configure, accept_data_loss: args.drive.accept_data_loss };
-    let session = Session::open(product, global, purpose)?;
+    let session = ManuallyDrop::new(Session::open(product, global, purpose)?);
     let saved = args.plan.as_deref().map(SavedPlan::read).transpose()?;
     let request = match &saved {
         Some(saved) => saved.request.clone(),
@@ -37,7 +38,7 @@ pub(super) async fn run(product: &dyn Product, global: &Global, args: RunArgs) -
 
 pub(super) async fn resume(product: &dyn Product, global: &Global, args: ResumeArgs) -> Result<u8, CliError> {
     let purpose = Purpose { accept_data_loss: args.drive.accept_data_loss, ..Purpose::default() };
-    let session = Session::open(product, global, purpose)?;
+    let session = ManuallyDrop::new(Session::open(product, global, purpose)?);
     match request::last(&session.read()?) {
         None => {
             say("nothing to resume: nothing was run here yet; start with `taskrun run`");
@@ -67,8 +68,11 @@ async fn bring_up(
         SavedPlan::new(session, &request, &plan).write(file)?;
     }
     if !plan.has_work() {
-        writing.notices.iter().for_each(say);
-        return settle_without_work(product, session, &writing.checkpoint, &plan, args);
+        let Writing { writer: _writer, checkpoint, notices } = writing;
+        notices.iter().for_each(say);
+        // The program is about to end: to give so much memory back piece by piece takes long, and helps nobody.
+        let (checkpoint, plan) = (ManuallyDrop::new(checkpoint), ManuallyDrop::new(plan));
+        return settle_without_work(product, session, &checkpoint, &plan, args);
     }
     plan::preflight(session, &writing.checkpoint, &plan).await?;
 

@@ -42,7 +42,7 @@ pub fn load_cached(main: &Path, cache: &Path) -> Result<(Graph, CacheUse), Graph
 }
 
 /// What the file begins with; the last byte is the version of everything after it.
-const MAGIC: [u8; 8] = *b"trgraph\x01";
+const MAGIC: [u8; 8] = *b"trgraph\x02";
 
 /// Why a cache is passed over.
 #[derive(Debug, thiserror::Error)]

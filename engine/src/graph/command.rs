@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use globset::Glob;
+use serde_json::{Map, Value as Json, json};
 
 use super::diagnose::{At, excerpt};
 use super::draft::{CommandDraft, Spanned};
@@ -12,6 +13,7 @@ use super::problem::ProblemKind;
 use super::source::Span;
 use super::yaml::{Value, Yaml};
 use crate::TaskId;
+use crate::fingerprint::Digest;
 
 /// The forms that the value of an environment variable has besides a text.
 pub(super) const ENV_FIELDS: &[&str] = &["from", "field", "secret"];
@@ -83,6 +85,7 @@ impl Gatherer {
         let (inputs, input_places) = apart(self.inputs);
         let (outputs, output_places) = apart(self.outputs);
         let spec = CommandSpec {
+            settings_digest: Digest::of(&[]),
             run: self.run?,
             env: self.env.into(),
             dir: self.dir,
@@ -92,6 +95,7 @@ impl Gatherer {
             destroy: self.destroy,
             transient_exit_codes: self.transient_exit_codes.into(),
         };
+        let spec = spec.sealed();
         Some(Box::new(CommandDraft { spec, reads: self.reads, inputs: input_places, outputs: output_places }))
     }
 
@@ -190,6 +194,51 @@ impl Fields<'_> {
 /// Whether `pattern` is a glob rather than a path.
 pub(super) fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?', '[', '{'])
+}
+
+impl CommandSpec {
+    /// The same with the digest that belongs to it.
+    pub(super) fn sealed(mut self) -> Self {
+        self.settings_digest = Digest::of_json(&self.settings());
+        self
+    }
+
+    /// The part of a command that decides what it does, and that its key is made of.
+    pub(crate) fn settings(&self) -> Json {
+        let mut settings = Map::new();
+        settings.insert("run".to_owned(), self.run.to_json());
+        if !self.env.is_empty() {
+            let env = self.env.iter().map(|(name, value)| {
+                let value = match value {
+                    EnvValue::Literal(text) => json!(text),
+                    EnvValue::From { from, field: Some(field) } => json!({"from": from, "field": field}),
+                    EnvValue::From { from, field: None } => json!({"from": from}),
+                    EnvValue::Secret { secret } => json!({"secret": secret}),
+                };
+                (name.to_string(), value)
+            });
+            settings.insert("env".to_owned(), env.collect());
+        }
+        if let Some(dir) = &self.dir {
+            settings.insert("dir".to_owned(), json!(dir));
+        }
+        for (name, patterns) in [("inputs", &self.inputs), ("outputs", &self.outputs)] {
+            if !patterns.is_empty() {
+                settings.insert(name.to_owned(), json!(patterns));
+            }
+        }
+        Json::Object(settings)
+    }
+}
+
+impl Run {
+    /// As it stands in a graph file.
+    pub(crate) fn to_json(&self) -> Json {
+        match self {
+            Self::Shell(script) => json!(script),
+            Self::Argv(words) => json!(words),
+        }
+    }
 }
 
 fn apart(patterns: Vec<Spanned<Box<str>>>) -> (Box<[Box<str>]>, Vec<At>) {

@@ -10,7 +10,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{EdgeRef, IntoNodeReferences};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::TaskId;
+use crate::{TaskId, fingerprint};
 
 /// An acyclic graph of tasks, checked: what it holds is consistent.
 ///
@@ -110,6 +110,8 @@ pub struct CommandSpec {
     pub destroy: Option<Run>,
     /// The exit codes after which trying again may help.
     pub transient_exit_codes: Box<[i32]>,
+    /// The digest of all of the above that decides what it does.
+    pub(crate) settings_digest: fingerprint::Digest,
 }
 
 /// A command line.

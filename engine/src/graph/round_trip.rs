@@ -71,7 +71,8 @@ prop_compose! {
     ) -> NodeKind {
         env.sort_by(|a, b| a.0.cmp(&b.0));
         env.dedup_by(|a, b| a.0 == b.0);
-        NodeKind::Command(Box::new(CommandSpec {
+        let spec = CommandSpec {
+            settings_digest: crate::fingerprint::Digest::of(&[]),
             run,
             env: env.into(),
             dir: dir.map(Into::into),
@@ -80,7 +81,8 @@ prop_compose! {
             probe,
             destroy,
             transient_exit_codes: transient_exit_codes.into(),
-        }))
+        };
+        NodeKind::Command(Box::new(spec))
     }
 }
 
@@ -121,6 +123,7 @@ fn graphs() -> impl Strategy<Value = Graph> {
                 let from = from.map(|need| TaskId::new(&format!("p{}.{need}", need % 3)).unwrap());
                 let from = from.map(|from| ("from".into(), EnvValue::From { from, field: Some("a.b".into()) }));
                 spec.env = std::mem::take(&mut spec.env).into_iter().chain(from).collect();
+                **spec = spec.clone().sealed();
             }
         }
         let edges: Vec<Edge> = (0..nodes.len() as u32)
@@ -135,13 +138,6 @@ fn graphs() -> impl Strategy<Value = Graph> {
         let pools = POOLS.map(|(name, capacity)| Pool { name: name.into(), capacity }).into();
         Graph::assemble(nodes.into_iter(), &edges, Parts { pools, files: Vec::new(), digest: Digest([0; 32]) }).unwrap()
     })
-}
-
-fn run_json(run: &Run) -> Json {
-    match run {
-        Run::Shell(script) => json!(script),
-        Run::Argv(argv) => json!(argv),
-    }
 }
 
 fn node_json(graph: &Graph, task: NodeIndex) -> Json {
@@ -175,12 +171,12 @@ fn node_json(graph: &Graph, task: NodeIndex) -> Json {
                 (name.to_string(), value)
             });
             set("env", Some(Json::Object(env.collect())));
-            set("run", Some(run_json(&spec.run)));
+            set("run", Some(spec.run.to_json()));
             set("dir", spec.dir.as_ref().map(|dir| json!(dir)));
             set("inputs", Some(json!(spec.inputs)));
             set("outputs", Some(json!(spec.outputs)));
-            set("probe", spec.probe.as_ref().map(run_json));
-            set("destroy", spec.destroy.as_ref().map(run_json));
+            set("probe", spec.probe.as_ref().map(Run::to_json));
+            set("destroy", spec.destroy.as_ref().map(Run::to_json));
             set("transient_exit_codes", Some(json!(spec.transient_exit_codes)));
         }
     }

@@ -1,5 +1,6 @@
 //! Frames: how they are laid out, and how a reader tells a torn tail from damage.
 
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::{BoxError, JournalError};
@@ -13,7 +14,9 @@ const MARKER: [u8; 8] = *b"\xF5\xAAtrfr\xAA\xFF";
 const HEADER: usize = 32;
 /// The part of the header that its own checksum covers.
 const CHECKED: usize = 28;
-const CHECKSUM: usize = 4;
+pub(super) const CHECKSUM: usize = 4;
+/// How many bytes are read at once.
+const CHUNK: usize = 1 << 20;
 
 /// Which frame it is: the identity that each frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(super) struct End {
     pub(super) at: usize,
     /// What the next frame has to be.
     pub(super) next: Place,
+    /// The checksum of the last intact frame, if there is one.
+    pub(super) checksum: Option<[u8; CHECKSUM]>,
 }
 
 /// What stands at a place where a frame may begin.
@@ -64,23 +69,25 @@ pub(super) fn encode(place: Place, payload: &[u8]) -> Result<Vec<u8>, JournalErr
     Ok(frame)
 }
 
-/// Hands the intact frames of `bytes` to `each` with their sequence numbers, the first of which is `next`.
+/// Hands the intact frames that `reader` gives to `each` with their sequence numbers, the first of which is `next`. In
+/// memory it holds little more than one frame at a time.
 ///
-/// `bytes` stood in `path` from `base` on and reach to its end.
+/// What `reader` gives stood in `path` from `base` on and reaches to its end.
 ///
 /// # Errors
-/// [`JournalError::Damaged`], and [`JournalError::Record`] when `each` fails.
+/// [`JournalError::Damaged`], [`JournalError::Io`], and [`JournalError::Record`] when `each` fails.
 pub(super) fn fold(
     path: &Path,
-    bytes: &[u8],
+    mut reader: impl Read,
     base: u64,
     mut next: Place,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), BoxError>,
 ) -> Result<End, JournalError> {
-    let mut at = 0;
+    let mut window = Window::default();
+    let mut checksum = None;
     loop {
-        let offset = base + at as u64;
-        match find(bytes, at, next) {
+        let offset = base + window.start as u64 + window.at as u64;
+        match find(&window.bytes, window.at, next) {
             Found::Frame { payload, end } => {
                 each(next.seq, payload).map_err(|source| JournalError::Record {
                     path: path.to_owned(),
@@ -89,11 +96,38 @@ pub(super) fn fold(
                     source,
                 })?;
                 next.seq += 1;
-                at = end;
+                checksum = window.bytes[..end].last_chunk().copied();
+                window.at = end;
             }
-            Found::Tail => return Ok(End { at, next }),
+            // Only who has seen the end of the file can tell.
+            _ if !window.ends => window.grow(&mut reader).map_err(JournalError::io("read", path))?,
+            Found::Tail => return Ok(End { at: window.start + window.at, next, checksum }),
             Found::Damage { expected } => return Err(JournalError::damaged(path, offset, expected)),
         }
+    }
+}
+
+/// The part of a file that is being looked at.
+#[derive(Default)]
+struct Window {
+    bytes: Vec<u8>,
+    /// Where it begins, in bytes from the start of what is read.
+    start: usize,
+    /// How much of it was dealt with.
+    at: usize,
+    /// Whether it reaches to the end of the file.
+    ends: bool,
+}
+
+impl Window {
+    /// Forgets what was dealt with, and at least doubles what is left: to find the end of a long frame takes a few reads.
+    fn grow(&mut self, reader: &mut impl Read) -> io::Result<()> {
+        self.bytes.drain(..self.at);
+        self.start += self.at;
+        self.at = 0;
+        let more = self.bytes.len().max(CHUNK);
+        self.ends = reader.take(more as u64).read_to_end(&mut self.bytes)? < more;
+        Ok(())
     }
 }
 
@@ -168,7 +202,10 @@ mod tests {
         let bytes = [frame(7, b"a"), frame(8, b""), frame(9, &[0xF5; 100])].concat();
         let (frames, end) = fold_all(&bytes).unwrap();
         assert_eq!(frames, [(7, b"a".to_vec()), (8, Vec::new()), (9, vec![0xF5; 100])]);
-        assert_eq!(end, End { at: bytes.len(), next: Place { seq: 10, ..FIRST } });
+        assert_eq!(
+            end,
+            End { at: bytes.len(), next: Place { seq: 10, ..FIRST }, checksum: bytes.last_chunk().copied() }
+        );
     }
 
     #[test]
@@ -220,6 +257,21 @@ mod tests {
         assert!(fold_all(&inserted).is_err());
         let removed = [&frame(7, b"a")[..20], &frame(1000, b"b")].concat();
         assert!(fold_all(&removed).is_err());
+    }
+
+    #[test]
+    fn frames_longer_than_a_read_come_back_whole() {
+        let long = |byte: u8, chunks: usize| vec![byte; chunks * CHUNK + 7];
+        let payloads = [long(1, 0), long(2, 3), long(3, 1), long(4, 0)];
+        let frames: Vec<_> = (7..).zip(&payloads).map(|(seq, payload)| frame(seq, payload)).collect();
+        let mut bytes = frames.concat();
+        assert!(fold_all(&bytes).unwrap().0.iter().map(|(_, payload)| payload).eq(&payloads));
+        let second = frames[0].len() as u64 + 100;
+        bytes[frames[0].len() + 2 * CHUNK] ^= 1;
+        assert_eq!(
+            fold_all(&bytes).unwrap_err().to_string(),
+            format!("journal is damaged at byte {second}: expected frame 8 that fits its checksum")
+        );
     }
 
     #[test]

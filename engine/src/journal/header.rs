@@ -1,6 +1,8 @@
 //! The file header: whose journal it is, and which of its generations.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,8 @@ pub const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = *b"\x89TRJ\r\n\x1a\n";
 /// Magic, version and length of the JSON text.
 const FIXED: usize = 16;
+/// More bytes than any header has.
+const LONGEST: u64 = 1 << 20;
 const CHECKSUM: usize = 4;
 
 /// Whose state a folder holds.
@@ -73,6 +77,21 @@ impl Header {
         bytes.extend(json);
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
+    }
+
+    /// Reads the header at the start of `file`, the one at `path`, and leaves it behind the header. Returns the header
+    /// with its bytes.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and [`JournalError::Io`].
+    pub(super) fn read(path: &Path, mut file: &File) -> Result<(Self, Vec<u8>), JournalError> {
+        let mut bytes = Vec::new();
+        let read = file.take(LONGEST).read_to_end(&mut bytes);
+        read.map_err(JournalError::io("read", path))?;
+        let (header, end) = Self::decode(path, &bytes)?;
+        file.seek(SeekFrom::Start(end as u64)).map_err(JournalError::io("read", path))?;
+        bytes.truncate(end);
+        Ok((header, bytes))
     }
 
     /// Reads the header at the start of `bytes`, the content of `path`, and says where it ends.

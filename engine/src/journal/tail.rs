@@ -2,15 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::FILE_NAME;
 use super::error::{BoxError, JournalError};
-use super::frame::{self, Place};
+use super::frame::{self, CHECKSUM, Place};
 use super::header::Header;
-
-const CHECKSUM: usize = 4;
 
 /// Follows the journal of a state folder. It reads only, never waits for the writer, and needs no lock.
 ///
@@ -80,23 +78,22 @@ impl Tail {
             Some(position) => position.resume(&file).map_err(io_error)?,
             None => None,
         };
-        let (mut position, bytes) = match resumed {
-            Some(resumed) => resumed,
+        let mut position = match resumed {
+            Some(position) => position,
             None => self.start(file, each)?,
         };
-        position.fold(&self.path, &bytes, each)?;
+        position.fold(&self.path, each)?;
         self.position = Some(position);
         Ok(true)
     }
 
-    /// Begins with `file`: returns the place of its first frame, and all bytes from there on.
+    /// Begins with `file`: returns the place of its first frame.
     fn start(
         &self,
         file: File,
         each: &mut impl FnMut(Seen<'_>) -> Result<(), BoxError>,
-    ) -> Result<(Position, Vec<u8>), JournalError> {
-        let mut bytes = read_from(&file, 0).map_err(JournalError::io("read", &self.path))?;
-        let (header, end) = Header::decode(&self.path, &bytes)?;
+    ) -> Result<Position, JournalError> {
+        let (header, bytes) = Header::read(&self.path, &file)?;
         let next = Place { generation: header.generation, seq: header.first };
         each(Seen::Start(&header)).map_err(|source| JournalError::Record {
             path: self.path.clone(),
@@ -104,54 +101,44 @@ impl Tail {
             offset: 0,
             source,
         })?;
-        let checksum = checksum_before(&bytes, end);
-        bytes.drain(..end);
-        Ok((Position { file, offset: end as u64, checksum, next }, bytes))
+        let checksum = *bytes.last_chunk().expect("a header ends with its checksum");
+        Ok(Position { file, offset: bytes.len() as u64, checksum, next })
     }
 }
 
 impl Position {
-    /// The bytes behind this place, if `file` is still the same file and still holds what was read of it.
-    fn resume(self, file: &File) -> io::Result<Option<(Self, Vec<u8>)>> {
+    /// This place, if `file` is still the same file and still holds what was read of it.
+    fn resume(self, file: &File) -> io::Result<Option<Self>> {
         let (ours, theirs) = (self.file.metadata()?, file.metadata()?);
         if (ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino()) {
             return Ok(None);
         }
-        let mut bytes = read_from(&self.file, self.offset - CHECKSUM as u64)?;
-        if !bytes.starts_with(&self.checksum) {
-            return Ok(None);
+        let mut checksum = [0; CHECKSUM];
+        match self.file.read_exact_at(&mut checksum, self.offset - CHECKSUM as u64) {
+            Ok(()) => Ok((checksum == self.checksum).then_some(self)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
         }
-        bytes.drain(..CHECKSUM);
-        Ok(Some((self, bytes)))
     }
 
-    /// Hands over the frames in `bytes`, which stand behind this place, and moves behind them.
+    /// Hands over the frames behind this place, and moves behind them.
+    ///
+    /// What a writer appends meanwhile may arrive in pieces; what is inside the length that the file has now is whole.
     fn fold(
         &mut self,
         path: &Path,
-        bytes: &[u8],
         each: &mut impl FnMut(Seen<'_>) -> Result<(), BoxError>,
     ) -> Result<(), JournalError> {
-        let end = frame::fold(path, bytes, self.offset, self.next, |seq, payload| each(Seen::Frame { seq, payload }))?;
-        if end.at > 0 {
+        let failed = |error| JournalError::io("read", path)(error);
+        let length = self.file.metadata().map_err(failed)?.len().saturating_sub(self.offset);
+        (&self.file).seek(SeekFrom::Start(self.offset)).map_err(failed)?;
+        let each = |seq, payload: &[u8]| each(Seen::Frame { seq, payload });
+        let end = frame::fold(path, (&self.file).take(length), self.offset, self.next, each)?;
+        if let Some(checksum) = end.checksum {
             self.offset += end.at as u64;
-            self.checksum = checksum_before(bytes, end.at);
+            self.checksum = checksum;
             self.next = end.next;
         }
         Ok(())
     }
-}
-
-/// Everything in `file` from `offset` up to the length that it has now: what a writer appends meanwhile may arrive
-/// in pieces, what is inside the length is whole.
-fn read_from(mut file: &File, offset: u64) -> io::Result<Vec<u8>> {
-    let length = file.metadata()?.len().saturating_sub(offset);
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-    file.seek(SeekFrom::Start(offset))?;
-    file.take(length).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn checksum_before(bytes: &[u8], end: usize) -> [u8; CHECKSUM] {
-    bytes[end - CHECKSUM..end].try_into().expect("four bytes")
 }

@@ -72,11 +72,11 @@ impl Writer {
     ) -> Result<(Self, Opened), JournalError> {
         let path = lock.dir().join(FILE_NAME);
         remove_temporary(&*disk, lock.dir())?;
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let header = Header::new(identity);
-                let (file, size) = prepare(&*disk, lock.dir(), &header, &[])?;
+                let (file, size) = prepare(&*disk, lock.dir(), &header, std::iter::empty())?;
                 install(&*disk, lock.dir())?;
                 let next = Place { generation: header.generation, seq: header.first };
                 let writer = Self { lock, disk, file, header, next, size, failed: None };
@@ -84,12 +84,13 @@ impl Writer {
             }
             Err(error) => return Err(JournalError::io("read", &path)(error)),
         };
-        let (header, start) = Header::decode(&path, &bytes)?;
+        let (header, start) = Header::read(&path, &file)?;
         header.require(&path, identity)?;
         let first = Place { generation: header.generation, seq: header.first };
-        let end = frame::fold(&path, &bytes[start..], start as u64, first, each)?;
-        let size = (start + end.at) as u64;
-        let excess = bytes.len() as u64 - size;
+        let end = frame::fold(&path, &file, start.len() as u64, first, each)?;
+        let size = (start.len() + end.at) as u64;
+        let length = file.metadata().map_err(JournalError::io("read", &path))?.len();
+        let excess = length.saturating_sub(size);
 
         let mut file = disk.open(&path).map_err(JournalError::io("open", &path))?;
         if excess > 0 {
@@ -121,24 +122,27 @@ impl Writer {
         Ok(self.next.seq - 1)
     }
 
-    /// Replaces the journal by a new generation of it that begins with `snapshot`, which has to stand for all frames
-    /// so far, and returns that frame's sequence number. A crash leaves either the old file or the new one.
+    /// Replaces the journal by a new generation of it that begins with the payloads of `snapshot`, a frame each, which
+    /// together have to stand for all frames so far. Returns the sequence number of the first of them. A crash leaves
+    /// either the old file or the new one.
     ///
     /// # Errors
     /// [`JournalError::TooLarge`], or [`JournalError::Io`] if the new file could not be written, say for want of space:
     /// then the writer goes on with the old one. [`JournalError::Io`] also if it is uncertain which of them a crash
     /// would leave: then every later call fails with this same error.
-    pub fn compact(&mut self, snapshot: &[u8]) -> Result<u64, JournalError> {
+    pub fn compact(&mut self, snapshot: impl IntoIterator<Item = Vec<u8>>) -> Result<u64, JournalError> {
         self.require_unfailed()?;
-        let seq = self.next.seq;
-        let header = Header { generation: self.header.generation + 1, first: seq, ..self.header.clone() };
-        let first = Place { generation: header.generation, seq };
-        let frame = frame::encode(first, snapshot)?;
-        let (file, size) = prepare(&*self.disk, self.lock.dir(), &header, &frame)?;
+        let header = Header { generation: self.header.generation + 1, first: self.next.seq, ..self.header.clone() };
+        let mut next = Place { generation: header.generation, seq: header.first };
+        let frames = snapshot.into_iter().map(|payload| {
+            let frame = frame::encode(next, &payload);
+            next.seq += 1;
+            frame
+        });
+        let (file, size) = prepare(&*self.disk, self.lock.dir(), &header, frames)?;
         install(&*self.disk, self.lock.dir()).map_err(|error| self.fail(error))?;
-        (self.file, self.size, self.header) = (file, size, header);
-        self.next = Place { seq: seq + 1, ..first };
-        Ok(seq)
+        (self.file, self.size, self.header, self.next) = (file, size, header, next);
+        Ok(self.header.first)
     }
 
     /// What the file begins with.
@@ -183,23 +187,42 @@ pub fn set_aside(lock: &Lock, disk: &dyn Disk) -> Result<PathBuf, JournalError> 
     Ok(aside)
 }
 
-/// Makes a temporary file of `header` and `frame`, durable but not yet the journal; returns it and its length.
+/// Makes a temporary file of `header` and `frames`, durable but not yet the journal; returns it and its length.
 fn prepare(
     disk: &dyn Disk,
     dir: &Path,
     header: &Header,
-    frame: &[u8],
+    frames: impl Iterator<Item = Result<Vec<u8>, JournalError>>,
 ) -> Result<(Box<dyn DiskFile>, u64), JournalError> {
     let path = dir.join(TEMPORARY_NAME);
-    let mut bytes = header.encode();
-    bytes.extend_from_slice(frame);
     let mut file = disk.create(&path).map_err(JournalError::io("create", &path))?;
-    if let Err(error) = file.append(&bytes).and_then(|()| file.sync()) {
+    let size = fill(&mut *file, &path, header, frames).inspect_err(|_| {
         // Best effort: what cannot be removed now is removed by the next writer.
         let _ = disk.remove(&path);
-        return Err(JournalError::io("write to", &path)(error));
+    })?;
+    Ok((file, size))
+}
+
+/// Writes what a journal begins with into the empty `file`, durably; returns its length.
+fn fill(
+    file: &mut dyn DiskFile,
+    path: &Path,
+    header: &Header,
+    frames: impl Iterator<Item = Result<Vec<u8>, JournalError>>,
+) -> Result<u64, JournalError> {
+    const AT_ONCE: usize = 1 << 20;
+    let mut pending = header.encode();
+    let mut size = 0;
+    for frame in frames {
+        if pending.len() >= AT_ONCE {
+            file.append(&pending).map_err(JournalError::io("write to", path))?;
+            size += pending.len() as u64;
+            pending.clear();
+        }
+        pending.extend(frame?);
     }
-    Ok((file, bytes.len() as u64))
+    file.append(&pending).and_then(|()| file.sync()).map_err(JournalError::io("write to", path))?;
+    Ok(size + pending.len() as u64)
 }
 
 /// Makes the temporary file the journal, durably and in one step.

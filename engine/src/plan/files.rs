@@ -1,9 +1,11 @@
 //! The files that tasks read and make.
 
-use std::fs::{self, File, Metadata};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 use walkdir::WalkDir;
@@ -12,17 +14,65 @@ use crate::checkpoint::{FileRole, FileStamp};
 use crate::fingerprint::Digest;
 use crate::plan::{Drift, Reason};
 
+/// Looks at files.
+pub(crate) trait Look {
+    /// What there is at a path.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    fn look(&self, path: &Path) -> io::Result<Option<Seen>>;
+}
+
+/// What there is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    is_dir: bool,
+    size: u64,
+    /// In nanoseconds since 1970.
+    mtime: i128,
+    inode: u64,
+}
+
+/// Looks anew each time.
+pub(crate) struct Afresh;
+
+impl Look for Afresh {
+    fn look(&self, path: &Path) -> io::Result<Option<Seen>> {
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mtime = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+        Ok(Some(Seen { is_dir: found.is_dir(), size: found.len(), mtime, inode: found.ino() }))
+    }
+}
+
+/// Looks once at each path: what one task made, another reads. For as long as nothing is changed.
+#[derive(Default)]
+pub(crate) struct Once(RefCell<HashMap<PathBuf, Option<Seen>>>);
+
+impl Look for Once {
+    fn look(&self, path: &Path) -> io::Result<Option<Seen>> {
+        if let Some(seen) = self.0.borrow().get(path) {
+            return Ok(*seen);
+        }
+        let seen = Afresh.look(path)?;
+        self.0.borrow_mut().insert(path.to_owned(), seen);
+        Ok(seen)
+    }
+}
+
 /// Expands a path or glob below `root` to the files that exist, sorted; a folder stands for all files in it.
 ///
 /// # Errors
 /// A folder could not be read.
-pub(crate) fn expand(root: &Path, pattern: &str) -> io::Result<Vec<String>> {
+pub(crate) fn expand(look: &dyn Look, root: &Path, pattern: &str) -> io::Result<Vec<String>> {
     let Some((base, glob)) = split_glob(pattern) else {
-        return match fs::metadata(root.join(pattern)) {
-            Ok(found) if found.is_dir() => walk(root, pattern, None),
-            Ok(_) => Ok(vec![pattern.to_owned()]),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
+        return match look.look(&root.join(pattern))? {
+            Some(found) if found.is_dir => walk(root, pattern, None),
+            Some(_) => Ok(vec![pattern.to_owned()]),
+            None => Ok(Vec::new()),
         };
     };
     walk(root, base, Some(&glob))
@@ -67,56 +117,55 @@ fn walk(root: &Path, base: &str, glob: Option<&GlobMatcher>) -> io::Result<Vec<S
 /// # Errors
 /// The file could not be read.
 pub(crate) fn stamp(
+    look: &dyn Look,
     root: &Path,
     path: &str,
     role: FileRole,
     known: Option<&FileStamp>,
 ) -> io::Result<Option<FileStamp>> {
     let full = root.join(path);
-    let metadata = match fs::metadata(&full) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let digest = match known.filter(|known| untouched(known, &metadata)) {
+    let Some(seen) = look.look(&full)? else { return Ok(None) };
+    let digest = match known.filter(|known| seen.is_untouched(known)) {
         Some(known) => known.digest,
-        None => digest(&full, &metadata)?,
+        None => seen.digest(&full)?,
     };
-    let (size, inode) = (metadata.len(), metadata.ino());
-    Ok(Some(FileStamp { path: path.to_owned(), role, size, mtime: mtime(&metadata), inode, digest }))
+    let Seen { size, mtime, inode, .. } = seen;
+    Ok(Some(FileStamp { path: path.to_owned(), role, size, mtime, inode, digest }))
 }
 
 /// What happened to an output since it was made, if anything.
 ///
 /// # Errors
 /// The file could not be read.
-pub(crate) fn damage(root: &Path, made: &FileStamp) -> io::Result<Option<Reason>> {
-    Ok(match stamp(root, &made.path, FileRole::Output, Some(made))? {
-        None => Some(Reason::Missing { found: format!("no file {}", made.path) }),
-        Some(now) if now.digest == made.digest => None,
-        Some(now) => {
-            let field = format!("file {}", made.path);
-            let drift = Drift::new(field, made.digest.to_string(), now.digest.to_string());
-            Some(Reason::Drifted { fields: vec![drift] })
-        }
-    })
-}
-
-fn untouched(known: &FileStamp, now: &Metadata) -> bool {
-    known.size == now.len() && known.mtime == mtime(now) && known.inode == now.ino()
-}
-
-fn mtime(metadata: &Metadata) -> i128 {
-    i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
-}
-
-fn digest(path: &Path, metadata: &Metadata) -> io::Result<Digest> {
-    if metadata.is_dir() || metadata.len() == 0 {
-        return Ok(Digest::of(&[]));
+pub(crate) fn damage(look: &dyn Look, root: &Path, made: &FileStamp) -> io::Result<Option<Reason>> {
+    let full = root.join(&made.path);
+    let Some(seen) = look.look(&full)? else {
+        return Ok(Some(Reason::Missing { found: format!("no file {}", made.path) }));
+    };
+    if seen.is_untouched(made) {
+        return Ok(None);
     }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(Digest::from_hash(&hasher.finalize()))
+    let now = seen.digest(&full)?;
+    Ok((now != made.digest).then(|| {
+        let drift = Drift::new(format!("file {}", made.path), made.digest.to_string(), now.to_string());
+        Reason::Drifted { fields: vec![drift] }
+    }))
+}
+
+impl Seen {
+    fn is_untouched(&self, since: &FileStamp) -> bool {
+        (self.size, self.mtime, self.inode) == (since.size, since.mtime, since.inode)
+    }
+
+    /// The digest of the contents of the file, which is at `path`.
+    fn digest(&self, path: &Path) -> io::Result<Digest> {
+        if self.is_dir || self.size == 0 {
+            return Ok(Digest::of(&[]));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(File::open(path)?)?;
+        Ok(Digest::from_hash(&hasher.finalize()))
+    }
 }
 
 #[cfg(test)]
@@ -129,12 +178,12 @@ mod tests {
         let root = folder.path();
         fs::create_dir_all(root.join("src/deep")).unwrap();
         ["src/a.c", "src/b.h", "src/deep/c.c"].iter().for_each(|path| fs::write(root.join(path), path).unwrap());
-        assert_eq!(expand(root, "src/*.c").unwrap(), ["src/a.c"]);
-        assert_eq!(expand(root, "src/**/*.c").unwrap(), ["src/a.c", "src/deep/c.c"]);
-        assert_eq!(expand(root, "src").unwrap(), ["src/a.c", "src/b.h", "src/deep/c.c"]);
-        assert_eq!(expand(root, "src/b.h").unwrap(), ["src/b.h"]);
-        assert!(expand(root, "nothing").unwrap().is_empty());
-        assert!(expand(root, "nothing/*.c").unwrap().is_empty());
+        assert_eq!(expand(&Afresh, root, "src/*.c").unwrap(), ["src/a.c"]);
+        assert_eq!(expand(&Afresh, root, "src/**/*.c").unwrap(), ["src/a.c", "src/deep/c.c"]);
+        assert_eq!(expand(&Afresh, root, "src").unwrap(), ["src/a.c", "src/b.h", "src/deep/c.c"]);
+        assert_eq!(expand(&Afresh, root, "src/b.h").unwrap(), ["src/b.h"]);
+        assert!(expand(&Afresh, root, "nothing").unwrap().is_empty());
+        assert!(expand(&Afresh, root, "nothing/*.c").unwrap().is_empty());
     }
 
     #[test]
@@ -142,12 +191,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::write(root.join("out"), "x").unwrap();
-        let made = stamp(root, "out", FileRole::Output, None).unwrap().unwrap();
+        let made = stamp(&Afresh, root, "out", FileRole::Output, None).unwrap().unwrap();
         fs::write(root.join("out"), "x").unwrap();
-        assert_eq!(damage(root, &made).unwrap(), None);
+        assert_eq!(damage(&Afresh, root, &made).unwrap(), None);
         fs::write(root.join("out"), "y").unwrap();
-        assert!(matches!(damage(root, &made).unwrap(), Some(Reason::Drifted { .. })));
+        assert!(matches!(damage(&Afresh, root, &made).unwrap(), Some(Reason::Drifted { .. })));
+        let once = Once::default();
+        assert_eq!(stamp(&once, root, "out", FileRole::Output, None).unwrap().unwrap().size, 1);
         fs::remove_file(root.join("out")).unwrap();
-        assert!(matches!(damage(root, &made).unwrap(), Some(Reason::Missing { .. })));
+        assert!(matches!(damage(&Afresh, root, &made).unwrap(), Some(Reason::Missing { .. })));
+        assert!(once.look(&root.join("out")).unwrap().is_some(), "it looks once");
     }
 }

@@ -11,7 +11,8 @@ use crate::context::UpstreamOutput;
 use crate::fingerprint::{Digest, KeyParts};
 use crate::graph::{CommandSpec, EnvValue, NodeIndex, NodeKind, Run};
 use crate::outcome::{Failure, Persistence};
-use crate::plan::{Reason, files};
+use crate::plan::Reason;
+use crate::plan::files::{self, Look};
 use crate::world::{Upstream, World, upstream_output};
 
 /// What is known of a task before it is judged: collected on the loop, cheap, and sent to a worker.
@@ -24,7 +25,8 @@ pub(crate) struct Brief {
 
 /// What a task would run with now.
 pub(crate) struct Inspection {
-    pub(crate) parts: KeyParts,
+    /// Of a command without its settings, which are seldom needed: see [`whole_parts`](Self::whole_parts).
+    parts: KeyParts,
     /// The key; nothing as long as a part is not known.
     pub(crate) key: Option<Digest>,
     pub(crate) upstream: Upstream,
@@ -33,11 +35,23 @@ pub(crate) struct Inspection {
     pub(crate) damage: Option<Reason>,
 }
 
+impl Inspection {
+    /// All that the key is made of.
+    pub(crate) fn whole_parts(&self, world: &World, index: NodeIndex) -> KeyParts {
+        let mut parts = self.parts.clone();
+        if let NodeKind::Command(command) = &world.graph[index].kind {
+            parts.settings = command.settings();
+        }
+        parts
+    }
+}
+
 /// Looks at everything that a task's key is made of. Reads files: not for the loop.
 ///
 /// `unsettled` tells whether a task, or one below it, is still to run.
 pub(crate) fn inspect(
     world: &World,
+    look: &dyn Look,
     brief: &Brief,
     unsettled: &dyn Fn(NodeIndex) -> bool,
 ) -> Result<Inspection, Failure> {
@@ -53,14 +67,18 @@ pub(crate) fn inspect(
             None => {}
         }
     }
-    let mut looked = Looked { world, brief, parts: KeyParts::default(), inputs: Vec::new(), known };
+    let mut looked =
+        Looked { world, look, brief, parts: KeyParts::default(), settings: None, inputs: Vec::new(), known };
     match &world.graph[brief.index].kind {
         NodeKind::Plugin { uses, .. } => looked.plugin(uses, &upstream)?,
         NodeKind::Command(command) => looked.command(command, &upstream, unsettled)?,
     }
-    let Looked { parts, inputs, known, .. } = looked;
-    let key = known.then(|| parts.key(&world.graph[brief.index].id));
-    let damage = look_for_damage(world, brief)?;
+    let Looked { parts, settings, inputs, known, .. } = looked;
+    let key = known.then(|| {
+        let settings = settings.unwrap_or_else(|| Digest::of_json(&parts.settings));
+        parts.key_with_settings(&world.graph[brief.index].id, settings)
+    });
+    let damage = look_for_damage(world, look, brief)?;
     Ok(Inspection { parts, key, upstream: Arc::new(upstream), inputs, damage })
 }
 
@@ -69,7 +87,7 @@ pub(crate) fn aside(world: &World, index: NodeIndex) -> Value {
     let needs: Value = world.graph.needs(index).map(|(need, _)| json!(world.graph[need].id)).collect();
     match &world.graph[index].kind {
         NodeKind::Command(command) => {
-            json!({"needs": needs, "destroy": command.destroy.as_ref().map(run_json)})
+            json!({"needs": needs, "destroy": command.destroy.as_ref().map(Run::to_json)})
         }
         NodeKind::Plugin { with, .. } => json!({"needs": needs, "with": with}),
     }
@@ -77,8 +95,11 @@ pub(crate) fn aside(world: &World, index: NodeIndex) -> Value {
 
 struct Looked<'a> {
     world: &'a World,
+    look: &'a dyn Look,
     brief: &'a Brief,
     parts: KeyParts,
+    /// The digest of the settings, where it is known already.
+    settings: Option<Digest>,
     inputs: Vec<FileStamp>,
     known: bool,
 }
@@ -111,7 +132,7 @@ impl Looked<'_> {
     ) -> Result<(), Failure> {
         self.parts.plugin = COMMAND.to_owned();
         self.parts.version = 1;
-        self.parts.settings = command_settings(command);
+        self.settings = Some(command.settings_digest);
         for (_, value) in &command.env {
             match value {
                 EnvValue::Literal(_) => {}
@@ -130,7 +151,7 @@ impl Looked<'_> {
             let to_be_made = match files::is_glob(pattern) {
                 // Which files match is not known before everything below has run.
                 true => waits(),
-                false => self.world.producer_of(&folder.join(&**pattern)).is_some_and(unsettled),
+                false => waits() && self.world.producer_of(&folder.join(&**pattern)).is_some_and(unsettled),
             };
             if to_be_made {
                 self.known = false;
@@ -155,13 +176,13 @@ impl Looked<'_> {
         let failed = |error: std::io::Error| {
             Failure::caused(Persistence::Permanent, format!("read the input `{pattern}`"), &error)
         };
-        let found = files::expand(folder, pattern).map_err(failed)?;
+        let found = files::expand(self.look, folder, pattern).map_err(failed)?;
         if found.is_empty() && !files::is_glob(pattern) {
             self.parts.inputs.insert(pattern.to_owned(), None);
         }
         for path in found {
             let known = stamps(self.brief).find(|stamp| stamp.role == FileRole::Input && stamp.path == path);
-            let stamp = files::stamp(folder, &path, FileRole::Input, known).map_err(failed)?;
+            let stamp = files::stamp(self.look, folder, &path, FileRole::Input, known).map_err(failed)?;
             self.parts.inputs.insert(path, stamp.as_ref().map(|stamp| stamp.digest));
             self.inputs.extend(stamp);
         }
@@ -179,11 +200,11 @@ fn stamps(brief: &Brief) -> impl Iterator<Item = &FileStamp> {
     brief.state.iter().filter_map(|state| state.done.as_ref()).flat_map(|done| &done.files)
 }
 
-fn look_for_damage(world: &World, brief: &Brief) -> Result<Option<Reason>, Failure> {
+fn look_for_damage(world: &World, look: &dyn Look, brief: &Brief) -> Result<Option<Reason>, Failure> {
     let NodeKind::Command(command) = &world.graph[brief.index].kind else { return Ok(None) };
     let folder = world.folder_of(command);
     for made in stamps(brief).filter(|stamp| stamp.role == FileRole::Output) {
-        let damage = files::damage(&folder, made).map_err(|error| {
+        let damage = files::damage(look, &folder, made).map_err(|error| {
             Failure::caused(Persistence::Permanent, format!("read the output `{}`", made.path), &error)
         })?;
         if damage.is_some() {
@@ -191,40 +212,6 @@ fn look_for_damage(world: &World, brief: &Brief) -> Result<Option<Reason>, Failu
         }
     }
     Ok(None)
-}
-
-/// The part of a command that its key is made of.
-fn command_settings(command: &CommandSpec) -> Value {
-    let mut settings = Map::new();
-    settings.insert("run".to_owned(), run_json(&command.run));
-    if !command.env.is_empty() {
-        let env = command.env.iter().map(|(name, value)| {
-            let value = match value {
-                EnvValue::Literal(text) => json!(text),
-                EnvValue::From { from, field: Some(field) } => json!({"from": from, "field": field}),
-                EnvValue::From { from, field: None } => json!({"from": from}),
-                EnvValue::Secret { secret } => json!({"secret": secret}),
-            };
-            (name.to_string(), value)
-        });
-        settings.insert("env".to_owned(), env.collect());
-    }
-    if let Some(dir) = &command.dir {
-        settings.insert("dir".to_owned(), json!(dir));
-    }
-    for (name, patterns) in [("inputs", &command.inputs), ("outputs", &command.outputs)] {
-        if !patterns.is_empty() {
-            settings.insert(name.to_owned(), json!(patterns));
-        }
-    }
-    Value::Object(settings)
-}
-
-pub(crate) fn run_json(run: &Run) -> Value {
-    match run {
-        Run::Shell(script) => json!(script),
-        Run::Argv(words) => json!(words),
-    }
 }
 
 /// The value at a dotted path.

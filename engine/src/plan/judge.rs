@@ -28,7 +28,7 @@ pub(crate) struct Case {
 impl Case {
     /// Judges without asking anybody.
     fn decide(&self, world: &World, relevant: &Result<(), String>, probe: &Probed) -> Verdict {
-        let changes = || self.changes();
+        let changes = || self.changes(world);
         let key = match self.inspection.key {
             Some(key) => Key::Known { key, changes: &changes },
             None => Key::Unknown { changes: &changes },
@@ -46,16 +46,16 @@ impl Case {
     }
 
     /// What differs between the last success and now, as far as now is known.
-    fn changes(&self) -> Vec<Change> {
+    fn changes(&self, world: &World) -> Vec<Change> {
         let Some(done) = self.brief.state.as_ref().and_then(|state| state.done.as_ref()) else { return Vec::new() };
         let Ok(mut old) = serde_json::from_str::<KeyParts>(done.parts.get()) else { return Vec::new() };
-        let new = &self.inspection.parts;
+        let new = self.inspection.whole_parts(world, self.brief.index);
         if self.inspection.key.is_none() {
             // What is not known yet is neither new nor gone.
             old.reads.retain(|id, _| new.reads.contains_key(id));
             old.inputs.retain(|path, _| new.inputs.contains_key(path));
         }
-        old.changes_to(new)
+        old.changes_to(&new)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::graph::{NodeIndex, Selected};
 use crate::outcome::Failure;
 use crate::plan::decide::{Asked, Need, Standing};
+use crate::plan::files::Once;
 use crate::plan::inspect::{Brief, inspect};
 use crate::plan::judge::{Case, judge, judge_at_once};
 use crate::plan::{Action, Decision, Reason};
@@ -83,6 +84,7 @@ struct Planner<'a> {
     checkpoint: &'a Checkpoint,
     wanted: &'a Wanted,
     cancel: &'a Cancel,
+    files: Once,
     decisions: Vec<Option<Decision>>,
     unmet: Vec<u32>,
     /// Whether the task, or one below it, is still to run.
@@ -99,7 +101,18 @@ impl<'a> Planner<'a> {
         let unmet: Vec<u32> = graph.indices().map(|index| unmet_needs(index).unwrap_or(u32::MAX)).collect();
         let ready = graph.indices().filter(|index| is_in(*index) && unmet[index.index()] == 0).collect();
         let (decisions, unsettled) = (vec![None; graph.len()], vec![false; graph.len()]);
-        Self { world, checkpoint, wanted, cancel, decisions, unmet, unsettled, ready, asking: JoinSet::new() }
+        Self {
+            world,
+            checkpoint,
+            wanted,
+            cancel,
+            files: Once::default(),
+            decisions,
+            unmet,
+            unsettled,
+            ready,
+            asking: JoinSet::new(),
+        }
     }
 
     async fn run(mut self) -> Result<Plan, PlanError> {
@@ -125,7 +138,7 @@ impl<'a> Planner<'a> {
     fn case(&self, index: NodeIndex) -> Result<Case, PlanError> {
         let graph = &self.world.graph;
         let brief = brief(self.world, self.checkpoint, index);
-        let inspection = inspect(self.world, &brief, &|task| self.unsettled[task.index()])
+        let inspection = inspect(self.world, &self.files, &brief, &|task| self.unsettled[task.index()])
             .map_err(|failure| PlanError { task: graph[index].id.clone(), source: Box::new(failure) })?;
         let needs = graph.needs(index).map(|(need, how)| Need {
             id: graph[need].id.clone(),

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::TaskId;
 use crate::checkpoint::Checkpoint;
+use crate::plan::files::Afresh;
 use crate::plan::inspect::inspect;
 use crate::plan::planner::brief;
 use crate::plan::{Action, Plan};
@@ -26,7 +27,7 @@ pub async fn preflight(world: &Arc<World>, checkpoint: &Checkpoint, plan: &Plan)
         if !matches!(decision.action, Action::Run | Action::DecideAfter) {
             continue;
         }
-        let upstream = match inspect(world, &brief(world, checkpoint, index), &|_| false) {
+        let upstream = match inspect(world, &Afresh, &brief(world, checkpoint, index), &|_| false) {
             Ok(inspection) => inspection.upstream,
             Err(failure) => {
                 asking.spawn(async move { vec![(id, Problem { message: failure.to_string(), hint: failure.hint })] });

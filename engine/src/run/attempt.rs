@@ -213,13 +213,13 @@ impl Attempt {
                 Failure::caused(Persistence::Permanent, format!("read the output `{pattern}`"), &error)
             };
             let found = if files::is_glob(pattern) {
-                files::expand(&folder, pattern).map_err(failed)?
+                files::expand(&files::Afresh, &folder, pattern).map_err(failed)?
             } else {
                 vec![pattern.to_string()]
             };
             let before = stamps.len();
             for path in found {
-                stamps.extend(files::stamp(&folder, &path, FileRole::Output, None).map_err(failed)?);
+                stamps.extend(files::stamp(&files::Afresh, &folder, &path, FileRole::Output, None).map_err(failed)?);
             }
             if stamps.len() == before {
                 return Err(Failure::permanent(format!("find the output `{pattern}` after the command ended well"))

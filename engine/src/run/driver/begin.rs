@@ -145,7 +145,7 @@ impl Question {
     ) -> Option<(NodeIndex, Result<Judged, Failure>)> {
         let Self { brief, asked, needs, planned } = self;
         let index = brief.index;
-        let case = match inspect(world, &brief, &|_| false) {
+        let case = match inspect(world, &Afresh, &brief, &|_| false) {
             Ok(inspection) => Case { brief, asked, needs, inspection },
             Err(failure) => return Some((index, Err(failure))),
         };

@@ -9,10 +9,10 @@ impl Driver {
         self.state.set(index.index(), Phase::Starting);
         prepared.attempt = self.checkpoint.tasks.get(&id).map_or(0, |state| state.attempt) + 1;
         prepared.cookie = Cookie::random();
-        let parts = &mut prepared.inspection.parts;
+        let mut parts = prepared.inspection.whole_parts(&self.world, index);
         parts.aside = aside(&self.world, index);
         let key = prepared.inspection.key.unwrap_or_else(|| parts.key(&id));
-        let parts = match serde_json::value::to_raw_value(parts) {
+        let parts = match serde_json::value::to_raw_value(&parts) {
             Ok(parts) => parts,
             Err(error) => return self.broke(AppendError(Box::new(error))),
         };
@@ -60,7 +60,10 @@ impl Driver {
             number,
             timeout: node.timeout,
             cookie: prepared.cookie,
-            key: prepared.inspection.key.unwrap_or_else(|| prepared.inspection.parts.key(&task)),
+            key: prepared
+                .inspection
+                .key
+                .unwrap_or_else(|| prepared.inspection.whole_parts(&self.world, index).key(&task)),
             upstream: Arc::clone(&prepared.inspection.upstream),
             inputs: std::mem::take(&mut prepared.inspection.inputs),
             state,

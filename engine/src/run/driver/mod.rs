@@ -31,6 +31,7 @@ use crate::event::{Counts, EventKind, Verb};
 use crate::graph::{NodeIndex, NodeKind};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::decide::{Asked, Need, Standing, needs_forbid};
+use crate::plan::files::Afresh;
 use crate::plan::inspect::{Brief, Inspection, aside, inspect};
 use crate::plan::judge::{Case, judge, judge_at_once};
 use crate::plan::planner::{brief, outside};

@@ -35,7 +35,7 @@ impl Run {
             writer.append(format!("+{next}").as_bytes())?;
             self.acknowledged.clone_from(&self.intended);
             if self.acknowledged.len().is_multiple_of(3) {
-                writer.compact(format!("={}", self.acknowledged).as_bytes())?;
+                writer.compact([format!("={}", self.acknowledged).into_bytes()])?;
             }
         }
         Ok(())
@@ -117,7 +117,7 @@ fn after_a_failed_sync_nothing_more_is_written() {
     assert_eq!(disk.points(), 11, "the append, its sync, and the cut");
     assert_eq!(fs::read(journal_in(dir.path())).unwrap(), before, "the frame that is not durable is cut off");
     assert_eq!(writer.append(b"+c").unwrap_err().to_string(), first);
-    assert_eq!(writer.compact(b"=a").unwrap_err().to_string(), first);
+    assert_eq!(writer.compact([b"=a".to_vec()]).unwrap_err().to_string(), first);
     assert_eq!(disk.points(), 11, "nothing was tried after it");
     assert_eq!(fs::read(journal_in(dir.path())).unwrap(), before);
 }
@@ -128,10 +128,10 @@ fn a_compaction_for_which_there_is_no_room_leaves_the_old_journal_in_use() {
     let disk = FaultyDisk::with(9, Fault::Error(io::ErrorKind::StorageFull));
     let (mut writer, _, _) = open_on(dir.path(), Arc::new(disk)).unwrap();
     writer.append(b"+a").unwrap();
-    writer.compact(b"=a").unwrap_err();
+    writer.compact([b"=a".to_vec()]).unwrap_err();
     assert!(!dir.path().join("journal.new").exists());
     assert_eq!(writer.append(b"+b").unwrap(), 2);
-    assert_eq!(writer.compact(b"=ab").unwrap(), 3);
+    assert_eq!(writer.compact([b"=ab".to_vec()]).unwrap(), 3);
     assert_eq!(writer.header().generation, 2);
     drop(writer);
     assert_eq!(open(dir.path()).unwrap().2, [(3, b"=ab".to_vec())]);
@@ -144,9 +144,9 @@ fn a_compaction_that_may_or_may_not_have_happened_stops_the_writer() {
         // Open makes points 0 to 5; then create, append, sync, rename, sync of the folder.
         let disk = FaultyDisk::with(point, Fault::Error(io::ErrorKind::Other));
         let (mut writer, _, _) = open_on(dir.path(), Arc::new(disk)).unwrap();
-        let first = writer.compact(b"=").unwrap_err().to_string();
+        let first = writer.compact([b"=".to_vec()]).unwrap_err().to_string();
         assert_eq!(writer.append(b"+a").unwrap_err().to_string(), first);
-        assert_eq!(writer.compact(b"=").unwrap_err().to_string(), first);
+        assert_eq!(writer.compact([b"=".to_vec()]).unwrap_err().to_string(), first);
     }
 }
 
@@ -195,7 +195,7 @@ fn child_that_fills_a_disk() {
     assert_eq!(source.kind(), io::ErrorKind::StorageFull);
     fs::remove_file(ballast).unwrap();
     assert_eq!(writer.append(b"refused").unwrap_err().to_string(), first.to_string());
-    assert!(writer.compact(b"refused").is_err());
+    assert!(writer.compact([b"refused".to_vec()]).is_err());
     drop(writer);
 
     let (mut writer, opened, frames) = open(&dir).unwrap();

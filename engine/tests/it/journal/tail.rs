@@ -36,14 +36,14 @@ fn tells_each_frame_once_and_starts_again_after_a_compaction() {
     writer.append(b"b").unwrap();
     assert_eq!(poll(&mut tail), ["1 a", "2 b"]);
     writer.append(b"c").unwrap();
-    assert_eq!(writer.compact(b"abc").unwrap(), 4);
+    assert_eq!(writer.compact([b"abc".to_vec()]).unwrap(), 4);
     assert_eq!(writer.append(b"d").unwrap(), 5);
     assert_eq!(poll(&mut tail), ["=2", "4 abc", "5 d"]);
     assert!(poll(&mut tail).is_empty());
 
     // Twice, so that the system may give the third file the inode of the first.
-    writer.compact(b"abcd").unwrap();
-    writer.compact(b"abcd").unwrap();
+    writer.compact([b"abcd".to_vec()]).unwrap();
+    writer.compact([b"abcd".to_vec()]).unwrap();
     assert_eq!(poll(&mut tail), ["=4", "7 abcd"]);
     drop(writer);
 
@@ -120,7 +120,7 @@ fn a_reader_beside_a_writer_never_fails_and_never_goes_back() {
                 let text = format!("{number} {}", "x".repeat((number * 7919 % 40_000) as usize));
                 writer.append(text.as_bytes()).unwrap();
                 if number % 70 == 0 {
-                    writer.compact(text.as_bytes()).unwrap();
+                    writer.compact([text.clone().into_bytes()]).unwrap();
                 }
             }
         });
