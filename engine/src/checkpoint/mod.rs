@@ -103,8 +103,8 @@ pub struct Done {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRecord>,
     /// The files that it read and wrote.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<FileStamp>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub files: Box<[FileStamp]>,
     /// What does not work, of a degraded success.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,

@@ -129,8 +129,8 @@ pub struct Finished {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRecord>,
     /// The files that it read and wrote, as they were at its end.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<FileStamp>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub files: Box<[FileStamp]>,
     /// How long the attempt took, in seconds.
     pub seconds: f64,
 }
@@ -162,13 +162,13 @@ pub struct StepRecord {
 #[serde(deny_unknown_fields)]
 pub struct FileStamp {
     /// Its path, as in the graph, relative to the graph's folder.
-    pub path: String,
+    pub path: Box<str>,
     /// Whether the task read it or made it.
     pub role: FileRole,
     /// Its length in bytes.
     pub size: u64,
     /// When it was last written, in nanoseconds since 1970.
-    pub mtime: i128,
+    pub mtime: i64,
     /// Its inode.
     pub inode: u64,
     /// The digest of its contents.

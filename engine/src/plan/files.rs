@@ -29,7 +29,7 @@ pub(crate) struct Seen {
     is_dir: bool,
     size: u64,
     /// In nanoseconds since 1970.
-    mtime: i128,
+    mtime: i64,
     inode: u64,
 }
 
@@ -43,7 +43,7 @@ impl Look for Afresh {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mtime = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+        let mtime = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
         Ok(Some(Seen { is_dir: found.is_dir(), size: found.len(), mtime, inode: found.ino() }))
     }
 }
@@ -130,7 +130,7 @@ pub(crate) fn stamp(
         None => seen.digest(&full)?,
     };
     let Seen { size, mtime, inode, .. } = seen;
-    Ok(Some(FileStamp { path: path.to_owned(), role, size, mtime, inode, digest }))
+    Ok(Some(FileStamp { path: path.into(), role, size, mtime, inode, digest }))
 }
 
 /// What happened to an output since it was made, if anything.
@@ -138,7 +138,7 @@ pub(crate) fn stamp(
 /// # Errors
 /// The file could not be read.
 pub(crate) fn damage(look: &dyn Look, root: &Path, made: &FileStamp) -> io::Result<Option<Reason>> {
-    let full = root.join(&made.path);
+    let full = root.join(&*made.path);
     let Some(seen) = look.look(&full)? else {
         return Ok(Some(Reason::Missing { found: format!("no file {}", made.path) }));
     };

@@ -181,7 +181,7 @@ impl Looked<'_> {
             self.parts.inputs.insert(pattern.to_owned(), None);
         }
         for path in found {
-            let known = stamps(self.brief).find(|stamp| stamp.role == FileRole::Input && stamp.path == path);
+            let known = stamps(self.brief).find(|stamp| stamp.role == FileRole::Input && *stamp.path == *path);
             let stamp = files::stamp(self.look, folder, &path, FileRole::Input, known).map_err(failed)?;
             self.parts.inputs.insert(path, stamp.as_ref().map(|stamp| stamp.digest));
             self.inputs.extend(stamp);

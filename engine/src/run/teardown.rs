@@ -184,7 +184,7 @@ pub async fn destroy(
                 stuck.push(id.clone());
                 let (task, outcome) = (id.clone(), outcome.clone());
                 let (output, files) = (None, Vec::new());
-                Record::Finished(Finished { task, at: now(), outcome, output, files, seconds })
+                Record::Finished(Finished { task, at: now(), outcome, output, files: files.into(), seconds })
             }
         };
         ledger.write(&mut checkpoint, vec![record]).await;

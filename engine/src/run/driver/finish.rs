@@ -38,7 +38,7 @@ impl Driver {
         }
         prepared.outcome = Some(outcome.clone());
         let (task, seconds) = (node.id.clone(), prepared.seconds);
-        let finished = Finished { task, at: now(), outcome, output, files, seconds };
+        let finished = Finished { task, at: now(), outcome, output, files: files.into(), seconds };
         self.persist(Record::Finished(finished), then);
     }
 
