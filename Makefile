@@ -31,6 +31,7 @@ e2e: bootstrap ## Real servers here, then the README on fresh Debian 12 and 13 m
 	@tests/e2e/fresh-machine.sh $(ARGS)
 
 bench: bootstrap ## Measure the engine
+	@$(RUST) cargo bench --locked -p taskrun-engine --bench overhead
 	@$(RUST) cargo bench --locked -p taskrun-phases --bench ninja
 
 lint: ## Format check and lints; licences and shell scripts where cargo-deny and shellcheck are installed
