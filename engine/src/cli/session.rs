@@ -76,10 +76,8 @@ impl Session {
         let state = root.join(&configured.environment);
         let graph = load_graph(&graph_file, &state)?;
         let registry = configured.registry;
-        graph
-            .check_plugins(&registry.names().collect::<Vec<_>>())
-            .map_err(|errors| CliError::report(exit::USAGE, super::show::diagnostics(&errors)))?;
-        let bound = registry.bind(&graph).map_err(|errors| super::show::bind_errors(&graph, &errors))?;
+        let bound =
+            registry.bind(&graph).map_err(|errors| CliError::report(exit::USAGE, super::show::diagnostics(&errors)))?;
         let redactor = Redactor::new();
         let secrets = SecretStore::open(state.join("secrets.json"), redactor.clone())
             .map_err(|error| CliError::caused(exit::STATE, "read the secrets", &error))?;

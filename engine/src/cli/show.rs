@@ -4,11 +4,9 @@ use std::fmt::Write as _;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
-use super::error::{CliError, exit};
 use crate::event::Counts;
 use crate::graph::{Graph, GraphErrors, NodeIndex};
 use crate::plan::{Action, Decision, Plan};
-use crate::registry::BindError;
 
 /// The problems of a graph file, each with its place underlined.
 pub(super) fn diagnostics(errors: &GraphErrors) -> String {
@@ -19,21 +17,6 @@ pub(super) fn diagnostics(errors: &GraphErrors) -> String {
         out = errors.to_string();
     }
     out
-}
-
-/// The nodes that do not fit their plugins.
-pub(super) fn bind_errors(graph: &Graph, errors: &[BindError]) -> CliError {
-    let mut out = String::new();
-    for error in errors {
-        let node = &graph[error.node];
-        let file = graph.files().get(usize::from(node.place.file)).map(|file| file.display().to_string());
-        let _ = writeln!(out, "error: {} {}", node.id, error.message);
-        let _ = writeln!(out, "  at {}:{}", file.unwrap_or_default(), node.place.line);
-        if let Some(hint) = &error.hint {
-            let _ = writeln!(out, "hint: {hint}");
-        }
-    }
-    CliError::report(exit::USAGE, out)
 }
 
 /// Whether stderr may be coloured.

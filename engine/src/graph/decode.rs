@@ -149,7 +149,10 @@ impl Decoder<'_, '_> {
         for (key, name, value) in fields.entries(yaml) {
             match name {
                 "title" => draft.title = fields.text(value),
-                "needs" => draft.needs = fields.texts(value),
+                "needs" => {
+                    draft.needs_at = Some(fields.at(value.span));
+                    draft.needs = fields.texts(value);
+                }
                 "when_skipped" => draft.when_skipped = fields.skips(value),
                 "pool" => draft.claims = fields.claims(value),
                 "retries" => draft.retries = fields.retries(value).map(Box::new),
@@ -160,6 +163,7 @@ impl Decoder<'_, '_> {
                 }
                 "with" => {
                     plugin_field.get_or_insert(key.span);
+                    draft.with_at = Some(fields.at(value.span));
                     draft.with = fields.json_object(value);
                 }
                 _ => {

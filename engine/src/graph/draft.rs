@@ -29,12 +29,14 @@ pub(super) struct Draft {
     pub(super) at: At,
     pub(super) title: Option<Box<str>>,
     pub(super) needs: Vec<Spanned<Box<str>>>,
+    pub(super) needs_at: Option<At>,
     pub(super) when_skipped: Skips,
     pub(super) claims: Vec<(Spanned<Box<str>>, u32)>,
     pub(super) retries: Option<Box<Retries>>,
     pub(super) timeout: Option<Duration>,
     pub(super) uses: Option<Spanned<Box<str>>>,
     pub(super) with: serde_json::Value,
+    pub(super) with_at: Option<At>,
     pub(super) command: Option<Box<CommandDraft>>,
 }
 
@@ -64,12 +66,14 @@ impl Draft {
             at,
             title: None,
             needs: Vec::new(),
+            needs_at: None,
             when_skipped: Skips::default(),
             claims: Vec::new(),
             retries: None,
             timeout: None,
             uses: None,
             with: serde_json::Value::Null,
+            with_at: None,
             command: None,
         }
     }

@@ -6,11 +6,13 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use petgraph::graph::NodeIndex;
+
 use super::check::check;
 use super::decode::decode;
-use super::diagnose::{At, GraphErrors, Problems, nearest};
+use super::diagnose::{At, GraphErrors, Problems};
 use super::draft::{Draft, Drafts};
-use super::model::{Digest, Graph, Node, NodeKind, Parts};
+use super::model::{Digest, Graph, Parts};
 use super::problem::ProblemKind;
 use super::source::{SourceFile, Span};
 
@@ -38,33 +40,44 @@ impl Graph {
         Files { contents: vec![(name.into(), text.into())], problems: Vec::new() }.compile()
     }
 
-    /// Makes sure that each plugin that the graph uses is among `known`.
-    ///
-    /// # Errors
-    /// Each task whose plugin is not, with its place if the files are still what they were.
-    pub fn check_plugins(&self, known: &[&str]) -> Result<(), GraphErrors> {
-        let plugin = |node: &Node| match &node.kind {
-            NodeKind::Plugin { uses, .. } => Some(uses.clone()),
-            NodeKind::Command(_) => None,
-        };
-        let used = self.indices().filter_map(|task| Some((&self[task].id, plugin(&self[task])?)));
-        let unknown: Vec<_> = used.filter(|(_, uses)| !known.contains(&&**uses)).collect();
-        let (Some(main), false) = (self.files().first(), unknown.is_empty()) else { return Ok(()) };
-        // A graph does not keep the places of names: the files are read again, only now that one is to be shown.
-        let files = Some(Files::read(main)).filter(|files| files.digest() == self.digest());
+    /// What was found wrong with tasks after the graph was read, each problem with its place if the files are still what
+    /// they were.
+    pub(crate) fn errors(&self, findings: Vec<Finding>) -> GraphErrors {
+        // A graph does not keep the places of everything: the files are read again, only now that one is to be shown.
+        let files = self.files().first().map(|main| Files::read(main)).filter(|files| files.digest() == self.digest());
         let (sources, _) = files.map(Files::sources).unwrap_or_default();
         let drafts = decode_all(&sources, &mut Problems::new(sources.clone()));
         let drafts: HashMap<_, &Draft> = drafts.tasks.iter().map(|draft| (&draft.id, draft)).collect();
         let mut problems = Problems::new(sources);
-        for (id, name) in unknown {
-            let draft = drafts.get(id);
-            let at = draft.map(|draft| draft.uses.as_ref().map_or(draft.at, |uses| uses.at));
-            let nearest = nearest(&name, known.iter().copied()).map(str::to_owned);
-            let is_id = *name == *id.as_str();
-            problems.add(at, ProblemKind::UnknownPlugin { name: name.into(), nearest, is_id });
+        for Finding { task, part, problem } in findings {
+            let at = drafts.get(&self[task].id).map(|draft| {
+                let part = match part {
+                    Part::Uses => draft.uses.as_ref().map(|uses| uses.at),
+                    Part::With => draft.with_at,
+                    Part::Needs => draft.needs_at,
+                };
+                part.unwrap_or(draft.at)
+            });
+            problems.add(at, problem);
         }
-        Err(problems.into_errors())
+        problems.into_errors()
     }
+}
+
+/// Something that is wrong with a task of a graph that was read.
+pub(crate) struct Finding {
+    pub(crate) task: NodeIndex,
+    /// The part of its declaration that is to be changed.
+    pub(crate) part: Part,
+    pub(crate) problem: ProblemKind,
+}
+
+/// A part of a task's declaration; its id where it has no such part.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Uses,
+    With,
+    Needs,
 }
 
 /// The files of a graph as they were found.

@@ -29,8 +29,10 @@ mod testing;
 mod yaml;
 
 pub use cache::{CacheUse, load_cached};
+pub(crate) use diagnose::nearest;
 pub use diagnose::{GraphErrors, Problem};
 pub use load::load;
+pub(crate) use load::{Finding, Part};
 pub use model::{
     Claim, CommandSpec, Digest, EnvValue, Graph, Need, Node, NodeKind, Place, Pool, Retries, Run, WhenSkipped,
 };

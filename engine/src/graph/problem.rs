@@ -100,6 +100,12 @@ pub enum ProblemKind {
     SameOutput { path: String, first: TaskId },
     #[error("there is no plugin `{name}`")]
     UnknownPlugin { name: String, nearest: Option<String>, is_id: bool },
+    #[error("`{id}` cannot be made by its plugin: {why}")]
+    Parameters { id: TaskId, why: String },
+    #[error("`{id}` reads the output `{kind}`, which no task that it needs makes")]
+    OutputMissing { id: TaskId, kind: String, elsewhere: Option<TaskId> },
+    #[error("`{id}` reads the output `{kind}`, which more than one task makes that it needs: {}", listed(makers))]
+    OutputAmbiguous { id: TaskId, kind: String, makers: Vec<TaskId> },
 }
 
 impl ProblemKind {
@@ -128,12 +134,18 @@ impl ProblemKind {
             Self::OutputOfNoAncestor { from: producer, .. } | Self::FileOfNoAncestor { producer, .. } => {
                 format!("add `{producer}` to `needs`")
             }
+            Self::OutputMissing { elsewhere, .. } => format!("`{}` makes it: add it to `needs`", elsewhere.as_ref()?),
+            Self::OutputAmbiguous { .. } => "need only one of them".to_owned(),
             Self::SameOutput { .. } => "let each file be made by one task".to_owned(),
             Self::CommandFieldWithoutRun { .. } => "add `run: COMMAND`".to_owned(),
             Self::PluginFieldOfCommand => "take them away, or `run`".to_owned(),
             _ => return None,
         })
     }
+}
+
+fn listed(ids: &[TaskId]) -> String {
+    ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// A cycle with its first task repeated at the end; of a long one the middle is left out.

@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(crate) use erased::{DynTask, ErasedMade};
 
 use crate::TaskId;
-use crate::graph::{Graph, NodeIndex, NodeKind};
+use crate::graph::{self, Finding, Graph, GraphErrors, NodeIndex, NodeKind, Part, ProblemKind};
 use crate::task::{Read, Task};
 
 /// The plugins that a program has.
@@ -45,17 +45,6 @@ pub(crate) struct BoundNode {
     pub(crate) task: Option<Arc<dyn DynTask>>,
     /// The nodes whose outputs it reads.
     pub(crate) reads: Vec<NodeIndex>,
-}
-
-/// Why a node of the graph cannot be bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindError {
-    /// The node.
-    pub node: NodeIndex,
-    /// What is wrong, a fragment.
-    pub message: String,
-    /// What to try.
-    pub hint: Option<String>,
 }
 
 impl Registry {
@@ -93,24 +82,34 @@ impl Registry {
     /// Makes the tasks of all nodes of `graph` and checks the flow of data between them.
     ///
     /// # Errors
-    /// All nodes with wrong parameters, unknown plugins, or outputs that no or several ancestors make.
-    pub fn bind(&self, graph: &Graph) -> Result<Bound, Vec<BindError>> {
-        let mut errors = Vec::new();
+    /// All nodes with unknown plugins or wrong parameters, and if there are none, all that read outputs which no or
+    /// several ancestors make.
+    pub fn bind(&self, graph: &Graph) -> Result<Bound, GraphErrors> {
+        let mut findings = Vec::new();
         let mut nodes: Vec<BoundNode> = Vec::with_capacity(graph.len());
         for index in graph.indices() {
             let mut bound = BoundNode::default();
             if let NodeKind::Plugin { uses, with } = &graph[index].kind {
-                match self.make(uses, &graph[index].id, with) {
+                match self.instance(uses, &graph[index].id, with) {
                     Ok(task) => bound.task = Some(task),
-                    Err(message) => errors.push(BindError { node: index, message, hint: None }),
+                    Err((part, problem)) => findings.push(Finding { task: index, part, problem }),
                 }
             }
             nodes.push(bound);
         }
-        if errors.is_empty() {
-            errors.extend(join_reads(graph, &mut nodes));
+        if findings.is_empty() {
+            findings.extend(join_reads(graph, &mut nodes));
         }
-        if errors.is_empty() { Ok(Bound { nodes }) } else { Err(errors) }
+        if findings.is_empty() { Ok(Bound { nodes }) } else { Err(graph.errors(findings)) }
+    }
+
+    fn instance(&self, plugin: &str, id: &TaskId, with: &Value) -> Result<Arc<dyn DynTask>, (Part, ProblemKind)> {
+        if !self.has(plugin) {
+            let nearest = graph::nearest(plugin, self.names()).map(str::to_owned);
+            let problem = ProblemKind::UnknownPlugin { name: plugin.into(), nearest, is_id: plugin == id.as_str() };
+            return Err((Part::Uses, problem));
+        }
+        self.make(plugin, id, with).map_err(|why| (Part::With, ProblemKind::Parameters { id: id.clone(), why }))
     }
 }
 
@@ -121,8 +120,8 @@ impl Bound {
 }
 
 /// Finds the producer of each output that a node reads.
-fn join_reads(graph: &Graph, nodes: &mut [BoundNode]) -> Vec<BindError> {
-    let mut errors = Vec::new();
+fn join_reads(graph: &Graph, nodes: &mut [BoundNode]) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for index in graph.indices() {
         let mut reads = Vec::new();
         match (&graph[index].kind, &nodes[index.index()].task) {
@@ -136,9 +135,9 @@ fn join_reads(graph: &Graph, nodes: &mut [BoundNode]) -> Vec<BindError> {
                 let mut ancestors = graph.with_ancestors([index]);
                 ancestors[index.index()] = false;
                 for read in wanted {
-                    match producer(graph, nodes, &ancestors, &read) {
+                    match producer(graph, nodes, index, &ancestors, &read) {
                         Ok(found) => reads.push(found),
-                        Err((message, hint)) => errors.push(BindError { node: index, message, hint }),
+                        Err(problem) => findings.push(Finding { task: index, part: Part::Needs, problem }),
                     }
                 }
             }
@@ -147,30 +146,29 @@ fn join_reads(graph: &Graph, nodes: &mut [BoundNode]) -> Vec<BindError> {
         reads.dedup();
         nodes[index.index()].reads = reads;
     }
-    errors
+    findings
 }
 
 fn producer(
     graph: &Graph,
     nodes: &[BoundNode],
+    reader: NodeIndex,
     ancestors: &[bool],
     read: &Read,
-) -> Result<NodeIndex, (String, Option<String>)> {
+) -> Result<NodeIndex, ProblemKind> {
     let makes = |index: &NodeIndex| {
         nodes[index.index()].task.as_ref().is_some_and(|task| task.output_kind() == read.kind)
             && read.from.as_ref().is_none_or(|from| *from == graph[*index].id)
     };
     let found: Vec<NodeIndex> = graph.indices().filter(|index| ancestors[index.index()] && makes(index)).collect();
+    let id = |index: NodeIndex| graph[index].id.clone();
+    let kind = read.kind.to_owned();
     match found[..] {
         [one] => Ok(one),
         [] => {
-            let elsewhere = graph.indices().find(makes);
-            let hint = elsewhere.map(|index| format!("{} makes it: add it to `needs`", graph[index].id));
-            Err((format!("reads the output `{}`, which no task that it needs makes", read.kind), hint))
+            let elsewhere = graph.indices().find(makes).map(id);
+            Err(ProblemKind::OutputMissing { id: id(reader), kind, elsewhere })
         }
-        _ => {
-            let ids: Vec<&str> = found.iter().map(|index| graph[*index].id.as_str()).collect();
-            Err((format!("reads the output `{}`, which {} make", read.kind, ids.join(" and ")), None))
-        }
+        _ => Err(ProblemKind::OutputAmbiguous { id: id(reader), kind, makers: found.into_iter().map(id).collect() }),
     }
 }

@@ -1,6 +1,7 @@
 //! Integration tests of the engine: one binary, one module a subject.
 
 mod bad_graphs;
+mod bind;
 mod crash_matrix;
 mod driver;
 mod journal;
