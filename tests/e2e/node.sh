@@ -115,7 +115,7 @@ node_processes() {
   for pid in $(pgrep .); do
     [ "$(readlink "/proc/$pid/ns/pid" 2>/dev/null)" = "$space" ] || continue
     tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null && echo
-  done | grep --invert-match --extended-regexp '^$|^postgres: [0-9]+/main: |systemd|agetty' | sort
+  done | sed --regexp-extended '/^$|^postgres: [0-9]+\/main: |systemd|agetty/d' | sort
 }
 
 node_ports() { ip netns exec "$netns" ss --no-header --listening --tcp --udp --numeric | awk '{ print $1, $5 }' | sort; }
@@ -126,7 +126,7 @@ node_files() {
   postgres=$(stat --format=%u "$run/root/var/lib/postgresql" 2>/dev/null || echo 65534)
   kept="^(${user_home#/}/(\.cargo|\.rustup|taskrun/target)|var/log|var/lib/(postgresql|systemd|apt|dpkg)|var/cache/(apt|debconf|ldconfig)|tmp|var/tmp/systemd-private)"
   {
-    (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | grep --invert-match --extended-regexp "$kept"
+    (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | sed --regexp-extended "\\,$kept,d"
     (cd "/proc/$leader/root" && find tmp dev/shm -mindepth 1 -not -path '*systemd-private*' -not -uid "$postgres" -not -name '.*-unix')
     cat "$run/root/etc/passwd" "$run/root/etc/group"
   } | sort
