@@ -44,8 +44,7 @@ pub(super) fn graph(product: &dyn Product, global: &Global, args: &GraphArgs) ->
         Some(session) => (&session.world.graph, session.read()?),
         None => {
             let file = graph_file(global);
-            loaded = crate::graph::load(&file)
-                .map_err(|errors| CliError::report(super::exit::USAGE, show::diagnostics(&errors)))?;
+            loaded = crate::graph::load(&file)?;
             (&loaded, Checkpoint::default())
         }
     };

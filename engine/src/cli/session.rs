@@ -68,7 +68,12 @@ impl Session {
     pub fn open(product: &dyn Product, global: &Global, purpose: Purpose) -> Result<Self, CliError> {
         let graph_file = graph_file(global);
         let config_file = global.config.clone().unwrap_or_else(|| product.default_config().to_owned());
-        let configured = product.configure(&config_file, global.config.is_some(), purpose.configure)?;
+        let configured = product.configure(&config_file, global.config.is_some(), purpose.configure);
+        let configured = configured.map_err(|error| match crate::graph::load(&graph_file) {
+            Ok(_) => error,
+            // What is wrong with either is told at once.
+            Err(errors) => CliError::report(error.code, error.render() + &CliError::from(errors).render()),
+        })?;
         let folder = graph_folder(&graph_file)?;
         let root = global.state_dir.clone().unwrap_or_else(|| product.state_root(&folder));
         let root = std::path::absolute(&root)
@@ -76,8 +81,7 @@ impl Session {
         let state = root.join(&configured.environment);
         let graph = load_graph(&graph_file, &state)?;
         let registry = configured.registry;
-        let bound =
-            registry.bind(&graph).map_err(|errors| CliError::report(exit::USAGE, super::show::diagnostics(&errors)))?;
+        let bound = registry.bind(&graph)?;
         let redactor = Redactor::new();
         let secrets = SecretStore::open(state.join("secrets.json"), redactor.clone())
             .map_err(|error| CliError::caused(exit::STATE, "read the secrets", &error))?;
@@ -260,7 +264,6 @@ fn graph_folder(file: &Path) -> Result<PathBuf, CliError> {
 
 /// Loads the graph, compiled if it was compiled before.
 pub(super) fn load_graph(file: &Path, state: &Path) -> Result<Graph, CliError> {
-    let (graph, _) = load_cached(file, &state.join("graph.cache"))
-        .map_err(|errors| CliError::report(exit::USAGE, super::show::diagnostics(&errors)))?;
+    let (graph, _) = load_cached(file, &state.join("graph.cache"))?;
     Ok(graph)
 }

@@ -4,19 +4,27 @@ use std::fmt::Write as _;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
+use super::error::{CliError, exit};
 use crate::event::Counts;
 use crate::graph::{Graph, GraphErrors, NodeIndex};
 use crate::plan::{Action, Decision, Plan};
 
-/// The problems of a graph file, each with its place underlined.
-pub(super) fn diagnostics(errors: &GraphErrors) -> String {
-    let theme = if colored() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let mut out = String::new();
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(width()).with_links(false);
-    if handler.render_report(&mut out, errors).is_err() {
-        out = errors.to_string();
+/// The problems of a file, each with its place underlined.
+impl From<GraphErrors> for CliError {
+    fn from(errors: GraphErrors) -> Self {
+        let theme = if colored() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(width()).with_links(false);
+        let mut out = String::new();
+        if errors.problems().len() > 1 {
+            let _ = writeln!(out, "error: {errors}");
+        }
+        for problem in errors.problems() {
+            if handler.render_report(&mut out, problem).is_err() {
+                let _ = writeln!(out, "error: {problem}");
+            }
+        }
+        Self::report(exit::USAGE, out)
     }
-    out
 }
 
 /// Whether stderr may be coloured.

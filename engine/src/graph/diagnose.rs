@@ -8,11 +8,13 @@ use miette::{Diagnostic, LabeledSpan, SourceCode};
 use super::problem::ProblemKind;
 use super::source::{SourceFile, Span};
 
-/// Everything that is wrong with the files of a graph, ordered by place; at least one problem.
+/// Everything that is wrong with the files of a graph, or with another document, ordered by place; at least one problem.
 ///
 /// Rendered by miette it shows each problem with its file, line, column and the underlined text.
 #[derive(Debug)]
 pub struct GraphErrors {
+    /// What they are the problems of.
+    of: String,
     problems: Vec<Problem>,
     complete: bool,
 }
@@ -57,9 +59,9 @@ impl GraphErrors {
 impl fmt::Display for GraphErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.problems[..] {
-            [only] => write!(f, "the graph has a problem: {only}"),
-            all if self.complete => write!(f, "the graph has {} problems", all.len()),
-            all => write!(f, "the graph has more than {} problems", all.len()),
+            [only] => write!(f, "{} has a problem: {only}", self.of),
+            all if self.complete => write!(f, "{} has {} problems", self.of, all.len()),
+            all => write!(f, "{} has more than {} problems", self.of, all.len()),
         }
     }
 }
@@ -148,8 +150,13 @@ impl Problems {
         if self.found.len() >= NEAREST_FOR { None } else { nearest(name, known).map(str::to_owned) }
     }
 
-    /// All of them; there must be one.
+    /// All of them, as those of a graph; there must be one.
     pub(super) fn into_errors(self) -> GraphErrors {
+        self.into_errors_of("the graph")
+    }
+
+    /// All of them, as those of `what`; there must be one.
+    pub(super) fn into_errors_of(self, what: impl Into<String>) -> GraphErrors {
         let Self { files, mut found } = self;
         found.sort_by_key(|(at, _)| *at);
         let complete = found.len() < ENOUGH;
@@ -158,7 +165,7 @@ impl Problems {
             kind,
             at: at.map(|at| (Arc::clone(&files[usize::from(at.file)]), at.span)),
         };
-        GraphErrors { problems: found.into_iter().map(problem).collect(), complete }
+        GraphErrors { of: what.into(), problems: found.into_iter().map(problem).collect(), complete }
     }
 }
 

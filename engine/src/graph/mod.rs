@@ -9,6 +9,7 @@ mod command;
 pub mod critical;
 mod decode;
 mod diagnose;
+mod document;
 mod draft;
 mod duration;
 mod field;
@@ -31,6 +32,7 @@ mod yaml;
 pub use cache::{CacheUse, load_cached};
 pub(crate) use diagnose::nearest;
 pub use diagnose::{GraphErrors, Problem};
+pub use document::{Document, Fault};
 pub use load::load;
 pub(crate) use load::{Finding, Part};
 pub use model::{

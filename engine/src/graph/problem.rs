@@ -106,6 +106,8 @@ pub enum ProblemKind {
     OutputMissing { id: TaskId, kind: String, elsewhere: Option<TaskId> },
     #[error("`{id}` reads the output `{kind}`, which more than one task makes that it needs: {}", listed(makers))]
     OutputAmbiguous { id: TaskId, kind: String, makers: Vec<TaskId> },
+    #[error("{message}")]
+    Other { message: String, hint: Option<String> },
 }
 
 impl ProblemKind {
@@ -134,6 +136,7 @@ impl ProblemKind {
             Self::OutputOfNoAncestor { from: producer, .. } | Self::FileOfNoAncestor { producer, .. } => {
                 format!("add `{producer}` to `needs`")
             }
+            Self::Other { hint, .. } => return hint.clone(),
             Self::OutputMissing { elsewhere, .. } => format!("`{}` makes it: add it to `needs`", elsewhere.as_ref()?),
             Self::OutputAmbiguous { .. } => "need only one of them".to_owned(),
             Self::SameOutput { .. } => "let each file be made by one task".to_owned(),

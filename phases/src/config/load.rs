@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
 use taskrun_engine::cli::{CliError, exit};
+use taskrun_engine::graph::{Document, Fault};
 use taskrun_engine::secret::SecretSource;
 
 use super::Config;
 
 /// The newest version of the format.
 const VERSION: u32 = 1;
+
+/// The bucket of the tracking server.
+const ARTIFACTS: &str = "mlflow-artifacts";
 
 /// A configuration is a page, not a book.
 const MAX_BYTES: u64 = 1 << 20;
@@ -47,34 +50,27 @@ fn parse(text: &str, name: &str) -> Result<Config, CliError> {
             CliError::usage(format!("{name} is empty")).with_hint("begin it with `version: 1` and `name: local`")
         );
     }
-    let config: Config = serde_saphyr::from_str(text).map_err(|error| {
-        let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
-        if error.to_string().contains(SecretSource::LITERAL) {
-            // The place would show the secret.
-            return CliError::usage(format!("{name}{place}: {}", SecretSource::LITERAL));
-        }
-        let report = serde_saphyr::miette::to_miette_report(&error, text, name);
-        let mut out = String::new();
-        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_links(false);
-        if handler.render_report(&mut out, report.as_ref()).is_err() {
-            out = format!("error: {name}: {error}");
-        }
-        // The parser calls every text so.
-        CliError::report(exit::USAGE, out.replace("<input>", name))
-    })?;
-    let problems = check(&config);
-    if problems.is_empty() {
-        return Ok(config);
+    let document = Document::parse(name, text)?;
+    let faults = match document.read::<Config>() {
+        Ok(config) => match check(&config) {
+            faults if faults.is_empty() => return Ok(config),
+            faults => faults,
+        },
+        Err(faults) => faults,
+    };
+    // Its place would show the secret.
+    match faults.iter().find(|fault| fault.message.contains(SecretSource::LITERAL)) {
+        Some(fault) => Err(CliError::usage(format!("{}: {}", document.place(&fault.path), SecretSource::LITERAL))),
+        None => Err(document.errors(faults).into()),
     }
-    let told = problems.iter().map(|problem| format!("error: {name}: {problem}\n"));
-    Err(CliError::report(exit::USAGE, told.collect::<String>()))
 }
 
 /// What is wrong across fields, all of it.
-fn check(config: &Config) -> Vec<String> {
-    let mut problems = Vec::new();
+fn check(config: &Config) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |path: &[&str], message: String| faults.push(Fault::new(path.iter().copied(), message));
     if config.version != VERSION {
-        problems.push(format!("version: {} is not known here, {VERSION} is", config.version));
+        fault(&["version"], format!("version {} is not known here, {VERSION} is", config.version));
     }
     let plain = |text: &str| {
         !text.is_empty()
@@ -82,10 +78,10 @@ fn check(config: &Config) -> Vec<String> {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
     if !plain(&config.name) {
-        problems.push(format!("name: `{}` is not 1 to 32 letters, digits, `-` and `_`", config.name));
+        fault(&["name"], format!("`{}` is not 1 to 32 letters, digits, `-` and `_`", config.name));
     }
     if !plain(&config.service_user) {
-        problems.push(format!("service_user: `{}` cannot be the name of a user", config.service_user));
+        fault(&["service_user"], format!("`{}` cannot be the name of a user", config.service_user));
     }
     let ports = config.ports;
     let named = [
@@ -96,34 +92,34 @@ fn check(config: &Config) -> Vec<String> {
     ];
     for (i, (name, port)) in named.iter().enumerate() {
         if let Some((other, _)) = named[..i].iter().find(|(_, taken)| taken == port && *port != 0) {
-            problems.push(format!("ports.{name}: {port} is that of ports.{other} too"));
+            fault(&["ports", name], format!("ports.{name}: {port} is that of ports.{other} too"));
         }
     }
     let store = &config.object_store;
-    for bucket in store.buckets.iter().filter(|bucket| !is_bucket(bucket)) {
-        problems.push(format!(
-            "object_store.buckets: `{bucket}` is not 3 to 63 lower-case letters, digits and `-`, beginning and ending with a letter or digit"
-        ));
+    for (at, bucket) in store.buckets.iter().enumerate().filter(|(_, bucket)| !is_bucket(bucket)) {
+        let what = "3 to 63 lower-case letters, digits and `-`, beginning and ending with a letter or digit";
+        fault(&["object_store", "buckets", &at.to_string()], format!("the bucket `{bucket}` is not {what}"));
     }
-    if !store.buckets.iter().any(|bucket| bucket == "mlflow-artifacts") {
-        problems
-            .push("object_store.buckets: `mlflow-artifacts` is missing, and the tracking server needs it".to_owned());
+    if !store.buckets.iter().any(|bucket| bucket == ARTIFACTS) {
+        fault(&["object_store", "buckets"], format!("`{ARTIFACTS}` is missing, and the tracking server needs it"));
     }
     for (application, buckets) in &store.applications {
-        for bucket in buckets.iter().filter(|bucket| !store.buckets.contains(bucket)) {
-            problems.push(format!("object_store.applications.{application}: there is no bucket `{bucket}`"));
+        for (at, bucket) in buckets.iter().enumerate().filter(|(_, bucket)| !store.buckets.contains(bucket)) {
+            let path = ["object_store", "applications", application, &at.to_string()];
+            fault(&path, format!("there is no bucket `{bucket}`"));
         }
     }
-    if !store.applications.get("mlflow").is_some_and(|buckets| buckets.iter().any(|b| b == "mlflow-artifacts")) {
-        problems.push("object_store.applications.mlflow: it needs the bucket `mlflow-artifacts`".to_owned());
+    if !store.applications.get("mlflow").is_some_and(|buckets| buckets.iter().any(|bucket| bucket == ARTIFACTS)) {
+        fault(&["object_store", "applications", "mlflow"], format!("`mlflow` needs the bucket `{ARTIFACTS}`"));
     }
     if !plain(&config.database.name) {
-        problems.push(format!("database.name: `{}` is not 1 to 32 letters, digits, `-` and `_`", config.database.name));
+        let name = &config.database.name;
+        fault(&["database", "name"], format!("`{name}` is not 1 to 32 letters, digits, `-` and `_`"));
     }
     if config.tracking.workers == 0 {
-        problems.push("tracking.workers: a server without workers serves nobody".to_owned());
+        fault(&["tracking", "workers"], "a server without workers serves nobody".to_owned());
     }
-    problems
+    faults
 }
 
 /// The names of buckets that every S3 server takes.
