@@ -27,7 +27,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     let with = |config: &std::sync::Arc<Config>| std::sync::Arc::clone(config);
     let config = with(&shared);
     registry.add("CLOUD-0.1", move |_| Ok(MachineTask::new(&config, options.reassign_ports)));
-    registry.add("CLOUD-0.2", move |_| OperatorCliTask::new(&file));
+    registry.add("CLOUD-0.2", move |_| Ok(OperatorCliTask::new(&file)?));
     let config = with(&shared);
     registry.add("CLOUD-1.1", move |_| Ok(BaseRuntimeTask::new(&config)));
     let config = with(&shared);
