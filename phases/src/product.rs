@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use serde_json::Value;
 use taskrun_engine::checkpoint::Checkpoint;
-use taskrun_engine::cli::{CliError, ConfigureOptions, Configured, Product, Session};
+use taskrun_engine::cli::{CliError, ConfigureOptions, Configured, Product, Session, exit};
 use taskrun_engine::registry::{NoParameters, Registry};
 use taskrun_engine::task::Task;
 
@@ -16,6 +16,7 @@ use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::BaseRuntimeTask;
 use crate::phase2::PlatformUp;
 use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
+use crate::tools::cache;
 
 /// The private AI cloud.
 pub struct Cloud;
@@ -85,6 +86,12 @@ impl Product for Cloud {
 
     async fn verb(&self, _name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         cli::cloud(args, session).await
+    }
+
+    /// The caches: nothing that was made here is left then.
+    fn purge(&self, _state: &Path) -> Result<(), CliError> {
+        cache::purge()
+            .map_err(|failure| CliError::caused(exit::STATE, "remove what was downloaded and built", &failure))
     }
 
     fn farewell(&self, session: &Session, checkpoint: &Checkpoint) -> Option<String> {

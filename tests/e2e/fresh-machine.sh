@@ -11,17 +11,18 @@ usage: tests/e2e/fresh-machine.sh [OPTION...]
   --release NAME     bookworm or trixie; may be repeated (default: both, as root on bookworm, with sudo on trixie)
   --rust borrow      the node uses this machine's Rust, read-only: for places without rustup's host (default)
   --rust fetch       the node gets Rust as the README says: the whole route
+  --without-postgres the node has no PostgreSQL of its own, so that ours is unpacked from Debian's packages
   --keep             keep the logs of a run that went well, too
   --test, --run, --resume, --destroy, --workload COMMAND
                      a command in place of the real one, to try this harness itself
 
 Needs root, about 10 GB of disk and 4 GB of memory, and the Debian packages
 mmdebstrap systemd-container slirp4netns iproute2 debian-archive-keyring.
-Takes about 30 minutes for each release on two cores. Trees are kept in ~/.cache/taskrun/e2e.
+Takes about 30 minutes for each release on two cores. Trees are kept in ~/.cache/taskrun-e2e.
 USAGE
 }
 
-releases=() rust=borrow keep=false
+releases=() rust=borrow keep=false own_postgres=true
 test_command='make test'
 run_command='make run'
 resume_command='target/release/taskrun resume'
@@ -31,6 +32,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --help) usage; exit ;;
     --keep) keep=true; shift; continue ;;
+    --without-postgres) own_postgres=false; shift; continue ;;
   esac
   [ $# -ge 2 ] || { usage >&2; exit 2; }
   case $1 in
@@ -141,8 +143,10 @@ test_release() {
   echo "$release: a fresh machine, $user's"
   [ "$rust" = fetch ] || echo "$release: with this machine's Rust: its way by rustup is not tried (see --rust fetch)"
   step 'boot' 600 start_node
-  step 'a PostgreSQL of its own' 30 psql "CREATE TABLE mine AS SELECT 'not yours' AS note"
-  postgres_state >"$run/postgres.before"
+  if $own_postgres; then
+    step 'a PostgreSQL of its own' 30 psql "CREATE TABLE mine AS SELECT 'not yours' AS note"
+    postgres_state >"$run/postgres.before"
+  fi
   step 'clone' 60 as "$user" 'git clone --quiet /srv/taskrun.git taskrun'
   step 'bootstrap' 300 as "$user" 'make bootstrap'
   step 'bootstrap again' 1 as "$user" 'make bootstrap'
@@ -153,10 +157,12 @@ test_release() {
   step 'run' 1800 as "$user" "$run_command"
   step 'run again, nothing to do' 15 as "$user" "$run_command"
   step 'workload' 60 as "$user" "$workload_command write"
-  step 'its PostgreSQL is untouched' 10 postgres_is_untouched
+  if $own_postgres; then step 'its PostgreSQL is untouched' 10 postgres_is_untouched; fi
   step 'power cut and boot' 90 reboot_by_power_cut
-  step "its PostgreSQL's data is there" 10 postgres_data_is_there
-  postgres_state >"$run/postgres.before"
+  if $own_postgres; then
+    step "its PostgreSQL's data is there" 10 postgres_data_is_there
+    postgres_state >"$run/postgres.before"
+  fi
   step 'resume' 300 as "$user" "$resume_command"
   step 'the workload is intact' 60 as "$user" "$workload_command check"
   step 'resume again, nothing to do' 1.5 as "$user" "$resume_command"
@@ -164,7 +170,7 @@ test_release() {
   step 'no process is left' 5 nothing_new processes
   step 'no port is left' 5 nothing_new ports
   step 'no file is left' 30 nothing_new files
-  step 'its PostgreSQL is untouched by it all' 10 postgres_is_untouched
+  if $own_postgres; then step 'its PostgreSQL is untouched by it all' 10 postgres_is_untouched; fi
 }
 
 finish() {
@@ -188,7 +194,7 @@ finish() {
 }
 
 check_needs
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/taskrun/e2e
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/taskrun-e2e
 run=$cache/run
 mkdir -p "$cache"
 exec {lock}>"$cache/lock"

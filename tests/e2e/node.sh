@@ -5,14 +5,15 @@
 # namespace of its own, so its ports are its own; slirp4netns carries what it asks of the package registries through
 # this machine's own network. Nothing of this machine's network settings is changed.
 #
-# The caller sets: release, user, user_home, cache and run (folders; run/log exists).
+# The caller sets: release, user, user_home, own_postgres, cache and run (folders; run/log exists).
 # Set here: leader (the pid of the node's PID 1, seen from this machine), nspawn and slirp (pids).
 # shellcheck disable=SC2154 # the caller's
 
 netns=taskrun-e2e
 # Should this script be killed, these go with it; the next run ends what is left of the node.
 with_me=(setsid setpriv --pdeathsig KILL)
-node_packages=git,make,systemd-sysv,dbus,postgresql,sudo
+node_packages=git,make,systemd-sysv,dbus,sudo
+if $own_postgres; then node_packages+=,postgresql; fi
 
 # Path of the release's tree, made if it is not there yet.
 node_tree() {
@@ -114,7 +115,7 @@ node_processes() {
   for pid in $(pgrep .); do
     [ "$(readlink "/proc/$pid/ns/pid" 2>/dev/null)" = "$space" ] || continue
     tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null && echo
-  done | grep --invert-match --extended-regexp '^$|^postgres: [0-9]+/main: |systemd|agetty' | sort
+  done | sed --regexp-extended '/^$|^postgres: [0-9]+\/main: |systemd|agetty/d' | sort
 }
 
 node_ports() { ip netns exec "$netns" ss --no-header --listening --tcp --udp --numeric | awk '{ print $1, $5 }' | sort; }
@@ -122,10 +123,10 @@ node_ports() { ip netns exec "$netns" ss --no-header --listening --tcp --udp --n
 # What a fresh Debian has not, but for what building, apt, the system and its PostgreSQL leave; and its accounts.
 node_files() {
   local kept postgres
-  postgres=$(stat --format=%u "$run/root/var/lib/postgresql")
+  postgres=$(stat --format=%u "$run/root/var/lib/postgresql" 2>/dev/null || echo 65534)
   kept="^(${user_home#/}/(\.cargo|\.rustup|taskrun/target)|var/log|var/lib/(postgresql|systemd|apt|dpkg)|var/cache/(apt|debconf|ldconfig)|tmp|var/tmp/systemd-private)"
   {
-    (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | grep --invert-match --extended-regexp "$kept"
+    (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | sed --regexp-extended "\\,$kept,d"
     (cd "/proc/$leader/root" && find tmp dev/shm -mindepth 1 -not -path '*systemd-private*' -not -uid "$postgres" -not -name '.*-unix')
     cat "$run/root/etc/passwd" "$run/root/etc/group"
   } | sort

@@ -212,7 +212,7 @@ pub struct DestroyArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
-    /// Also remove journal, logs, secrets and caches
+    /// Also remove journal, logs, secrets and what was downloaded and built, for other environments too
     #[arg(long, conflicts_with = "ids")]
     pub purge: bool,
 }

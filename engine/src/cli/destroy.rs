@@ -28,7 +28,11 @@ pub(super) async fn destroy(product: &dyn Product, global: &Global, args: Destro
     if !doomed.order.is_empty() || args.purge {
         confirm(
             args.yes,
-            if args.purge { "Destroy these, and remove journal, logs, secrets and caches" } else { "Destroy these" },
+            if args.purge {
+                "Destroy these, and remove journal, logs, secrets and all caches"
+            } else {
+                "Destroy these"
+            },
         )?;
     }
     let code = take_away(&session, global, writing, &request, &doomed).await?;

@@ -32,6 +32,8 @@ pub struct Launch {
     pub secrets: PathBuf,
     /// The value of [`MARK`].
     pub mark: String,
+    /// The folder for its temporary files, which are nobody else's business.
+    pub temporary: PathBuf,
 }
 
 /// Becomes the service that `file` describes; returns only if that is impossible, and says why in the service's log.
@@ -49,7 +51,7 @@ fn prepare(file: &Path) -> io::Result<Command> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
     let launch: Launch =
         serde_json::from_slice(&fs::read(file).map_err(named)?).map_err(io::Error::from).map_err(named)?;
-    let Launch { service, user, secrets, mark } = launch;
+    let Launch { service, user, secrets, mark, temporary } = launch;
     let (program, args) = service.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
     let mut command = Command::new(program);
     command.args(args).current_dir(&service.dir).env_clear();
@@ -58,7 +60,16 @@ fn prepare(file: &Path) -> io::Result<Command> {
             command.env(name, value);
         }
     }
-    command.env("HOME", &service.dir).env(MARK, mark).env_remove(Cookie::VARIABLE).envs(&service.env);
+    fs::create_dir_all(&temporary)?;
+    if let Some((uid, gid)) = user {
+        std::os::unix::fs::chown(&temporary, Some(uid), Some(gid))?;
+    }
+    command
+        .env("HOME", &service.dir)
+        .env("TMPDIR", &temporary)
+        .env(MARK, mark)
+        .env_remove(Cookie::VARIABLE)
+        .envs(&service.env);
     if !service.secret_env.is_empty() {
         let store = SecretStore::open(&secrets, Redactor::new()).map_err(io::Error::other)?;
         for (name, wanted) in &service.secret_env {

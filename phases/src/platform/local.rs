@@ -13,8 +13,8 @@ use taskrun_engine::task::Probe;
 use super::launch::{Launch, VERB};
 use super::service::{Health, Service, ServiceState};
 use crate::outputs::Machine;
-use crate::tools::marked;
 use crate::tools::supervisor::{ProcessInfo, Supervisor, SupervisorError, main_config, program_config};
+use crate::tools::{files, marked};
 
 /// How long a service may take until it runs and serves.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -125,6 +125,7 @@ impl Local {
                 _ => {}
             }
         }
+        files::remove(&self.temporary(name))?;
         if self.supervisor.is_up().await.unwrap_or(false) {
             self.supervisor.reload().await.map_err(failure)?;
         }
@@ -213,6 +214,7 @@ impl Local {
             user: self.user,
             secrets: view.secrets().path().to_owned(),
             mark: marked::mark(&self.home, &service.name),
+            temporary: self.temporary(&service.name),
         };
         let json = serde_json::to_string_pretty(&launch)
             .map_err(|error| Failure::caused(Persistence::Permanent, "describe the service", &error))?;
@@ -228,6 +230,10 @@ impl Local {
         let changed = write_if_changed(&file, &json)?;
         write_if_changed(&self.program_file(&service.name), &program)?;
         Ok(changed)
+    }
+
+    fn temporary(&self, name: &str) -> PathBuf {
+        self.home.join("tmp").join(name)
     }
 
     fn launch_file(&self, name: &str) -> PathBuf {

@@ -2,15 +2,15 @@
 //! for it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use taskrun_engine::context::Context;
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::process::Command;
 
-use super::files;
-use super::python::{cache_dir, transient};
+use super::python::transient;
+use super::{cache, files};
 use crate::outputs::Program;
 use crate::phase0::find_program;
 
@@ -34,20 +34,25 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(1500);
 /// # Errors
 /// There is no Go toolchain, a module cannot be fetched, or the program is not built from the pinned module.
 pub async fn build(context: &Context, target: &Path) -> Result<Program, Failure> {
-    let cache = cache_dir()?;
-    let (built, new) = (cache.join("minio").join(VERSION), cache.join("minio").join(format!("{VERSION}.new")));
+    let (minio, cache) = (cache::folder()?.join(cache::MINIO), cache::folder()?.join(cache::GO));
+    let (built, new) = (minio.join(VERSION), minio.join(format!("{VERSION}.new")));
     let go = toolchain(context).await?;
+    let settings = settings_of_go();
     let go = |args: &[&str]| {
-        Command::new(&go)
+        let command = Command::new(&go)
             .args(args)
             .env("GOBIN", &new)
-            .env("GOMODCACHE", cache.join("go").join("mod"))
-            .env("GOCACHE", cache.join("go").join("build"))
+            .env("GOPATH", cache.join("path"))
+            .env("GOMODCACHE", cache.join("mod"))
+            .env("GOCACHE", cache.join("build"))
             .env("GOTOOLCHAIN", "local")
             .env("GOFLAGS", "-modcacherw")
             .env("CGO_ENABLED", "0")
+            // Go keeps statistics of its use there.
+            .env("XDG_CONFIG_HOME", cache.join("config"))
             .dir("/")
-            .timeout(BUILD_TIMEOUT)
+            .timeout(BUILD_TIMEOUT);
+        settings.iter().fold(command, |command, file| command.env("GOENV", file))
     };
     let is_pinned = async |folder: &Path| {
         let told = context.capture(go(&["version", "-m", &folder.join("minio").display().to_string()])).await;
@@ -76,17 +81,25 @@ pub async fn build(context: &Context, target: &Path) -> Result<Program, Failure>
     Ok(Program { path: target.to_owned(), version: VERSION.to_owned() })
 }
 
+/// The file in which `go env -w` keeps the user's settings, such as a proxy: these hold for us too.
+fn settings_of_go() -> Option<PathBuf> {
+    let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".config")))?;
+    let chosen = std::env::var_os("GOENV").map(PathBuf::from);
+    Some(chosen.unwrap_or_else(|| folder.join("go").join("env")))
+}
+
 /// A Go toolchain: the one on PATH if it is new enough, else the one of a Python package.
-async fn toolchain(context: &Context) -> Result<std::path::PathBuf, Failure> {
+async fn toolchain(context: &Context) -> Result<PathBuf, Failure> {
     const NEEDED: (u32, u32) = (1, 24);
     let installed = [find_program("go"), Some("/usr/local/go/bin/go".into())];
-    for go in installed.into_iter().flatten().filter(|go: &std::path::PathBuf| go.is_file()) {
+    for go in installed.into_iter().flatten().filter(|go: &PathBuf| go.is_file()) {
         let told = context.capture(Command::new(&go).arg("version").env("GOTOOLCHAIN", "local").dir("/")).await?;
         if version(&told).is_some_and(|version| version >= NEEDED) {
             return Ok(go);
         }
     }
-    let folder = cache_dir()?.join("go").join(GO_PACKAGE);
+    let folder = cache::folder()?.join(cache::GO).join(GO_PACKAGE);
     let (go, complete) = (folder.join("bin").join("go"), folder.join("complete"));
     if !complete.is_file() {
         context.say("fetching a Go toolchain");

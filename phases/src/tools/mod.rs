@@ -1,5 +1,6 @@
 //! One file for each outside tool or server, each a thin typed client.
 
+pub mod cache;
 pub mod debian;
 pub mod files;
 pub mod marked;

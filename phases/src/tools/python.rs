@@ -9,7 +9,7 @@ use taskrun_engine::fingerprint::Digest;
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
 
-use super::{files, run_as};
+use super::{cache, files, run_as};
 use crate::outputs::{Machine, Program};
 use crate::phase0::find_program;
 
@@ -108,7 +108,7 @@ pub async fn environment(
     let holds = |_: &PathBuf| fs::read_to_string(&stamp).is_ok_and(|made_from| made_from == wanted);
     let make = async {
         files::remove(folder)?;
-        let cache = cache_dir()?.join("uv");
+        let cache = cache::folder()?.join(cache::UV);
         let base = |command: Command| {
             command
                 .env("UV_CACHE_DIR", &cache)
@@ -128,21 +128,6 @@ pub async fn environment(
         Ok(folder.to_owned())
     };
     context.step_checked(&format!("make the environment {name}"), holds, make).await
-}
-
-/// What was fetched or built once serves all environments of this user.
-///
-/// # Errors
-/// The user has no home.
-pub fn cache_dir() -> Result<PathBuf, Failure> {
-    if let Some(folder) = std::env::var_os("TASKRUN_CACHE_DIR") {
-        return Ok(PathBuf::from(folder));
-    }
-    let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
-    home.map(|home| home.join("taskrun")).ok_or_else(|| {
-        Failure::permanent("find a folder for caches: HOME is not set").with_hint("set TASKRUN_CACHE_DIR")
-    })
 }
 
 /// What is fetched may be there the next time.

@@ -11,6 +11,7 @@ fn stand() -> (Stand, PathBuf) {
     set_passable(folder.path());
     let product = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     std::fs::copy(product.join("graph.yaml"), folder.path().join("graph.yaml")).unwrap();
+    borrow_caches(&folder.path().join("cache"));
     let config = "version: 1\nname: local\nservice_user: taskrun-e2e\n\
                   ports: {object_store: 0, object_store_console: 0, database: 0, tracking: 0}\n";
     std::fs::write(folder.path().join("config.yaml"), config).unwrap();
@@ -22,6 +23,18 @@ fn stand() -> (Stand, PathBuf) {
 fn set_passable(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Makes a folder of links to what was built here before, so that MinIO is built once on a machine; removed, the links
+/// leave it where it is.
+fn borrow_caches(folder: &Path) {
+    let Some(home) = std::env::var_os("HOME") else { return };
+    let ours = Path::new(&home).join(".cache/taskrun");
+    std::fs::create_dir(folder).unwrap();
+    for part in ["uv", "go", "minio"] {
+        std::fs::create_dir_all(ours.join(part)).unwrap();
+        std::os::unix::fs::symlink(ours.join(part), folder.join(part)).unwrap();
+    }
 }
 
 /// Takes everything away also when the test fails.

@@ -43,6 +43,8 @@ impl Stand {
         for name in ["TASKRUN_CONFIG", "TASKRUN_GRAPH", "TASKRUN_STATE_DIR", "TASKRUN_ATTEMPT", "TASKRUN_LOG"] {
             command.env_remove(name);
         }
+        // `destroy --purge` removes caches.
+        command.env("TASKRUN_CACHE_DIR", self.path().join("cache"));
         command.env("NO_COLOR", "1").env("LC_ALL", "C.UTF-8").stdin(std::process::Stdio::null());
         command
     }
