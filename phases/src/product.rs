@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 use taskrun_engine::checkpoint::Checkpoint;
 use taskrun_engine::cli::{CliError, ConfigureOptions, Configured, Product, Session, exit};
-use taskrun_engine::registry::Registry;
+use taskrun_engine::registry::{NoParameters, Registry};
+use taskrun_engine::task::Task;
 
 use crate::cli;
 use crate::config::{self, Config};
@@ -27,18 +28,30 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     let file = file.to_owned();
     let with = |config: &std::sync::Arc<Config>| std::sync::Arc::clone(config);
     let config = with(&shared);
-    registry.add("CLOUD-0.1", move |_| Ok(MachineTask::new(&config, options.reassign_ports)));
-    registry.add("CLOUD-0.2", move |_| OperatorCliTask::new(&file));
+    add(&mut registry, "CLOUD-0.1", move || Ok(MachineTask::new(&config, options.reassign_ports)));
+    add(&mut registry, "CLOUD-0.2", move || OperatorCliTask::new(&file));
     let config = with(&shared);
-    registry.add("CLOUD-1.1", move |_| Ok(BaseRuntimeTask::new(&config)));
+    add(&mut registry, "CLOUD-1.1", move || Ok(BaseRuntimeTask::new(&config)));
     let config = with(&shared);
-    registry.add("CLOUD-2.1", move |_| Ok(PlatformUp::new(&config)));
+    add(&mut registry, "CLOUD-2.1", move || Ok(PlatformUp::new(&config)));
     let config = with(&shared);
-    registry.add("CLOUD-3.1", move |_| Ok(ObjectStoreTask::new(&config)));
+    add(&mut registry, "CLOUD-3.1", move || Ok(ObjectStoreTask::new(&config)));
     let config = with(&shared);
-    registry.add("CLOUD-3.2", move |_| Ok(Postgres::new(&config)));
-    registry.add("CLOUD-3.3", move |_| Ok(MlflowTask::new(&shared)));
+    add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
+    add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&shared)));
     registry
+}
+
+/// Adds a plugin whose settings are all in the configuration: it takes no parameters.
+fn add<T: Task>(
+    registry: &mut Registry,
+    name: &'static str,
+    make: impl Fn() -> Result<T, String> + Send + Sync + 'static,
+) {
+    registry.add(name, move |instance| {
+        let NoParameters {} = instance.parameters()?;
+        Ok(make()?)
+    });
 }
 
 #[async_trait]

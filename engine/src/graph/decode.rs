@@ -164,6 +164,7 @@ impl Decoder<'_, '_> {
                 "with" => {
                     plugin_field.get_or_insert(key.span);
                     draft.with_at = Some(fields.at(value.span));
+                    draft.with_keys = fields.keys(value);
                     draft.with = fields.json_object(value);
                 }
                 _ => {

@@ -37,6 +37,8 @@ pub(super) struct Draft {
     pub(super) uses: Option<Spanned<Box<str>>>,
     pub(super) with: serde_json::Value,
     pub(super) with_at: Option<At>,
+    /// The keys of `with`, each with the place of its value.
+    pub(super) with_keys: Vec<(Spanned<Box<str>>, At)>,
     pub(super) command: Option<Box<CommandDraft>>,
 }
 
@@ -74,6 +76,7 @@ impl Draft {
             uses: None,
             with: serde_json::Value::Null,
             with_at: None,
+            with_keys: Vec::new(),
             command: None,
         }
     }

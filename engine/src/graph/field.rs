@@ -146,6 +146,15 @@ impl Fields<'_> {
         duration
     }
 
+    /// Where the keys of a mapping stand, and their values.
+    pub(super) fn keys(&self, yaml: &Yaml<'_>) -> Vec<(Spanned<Box<str>>, At)> {
+        let Value::Map(map) = &yaml.value else { return Vec::new() };
+        let entry = |(key, value): &(Yaml<'_>, Yaml<'_>)| {
+            Some((Spanned { value: key.text()?.into(), at: self.at(key.span) }, self.at(value.span)))
+        };
+        map.iter().filter_map(entry).collect()
+    }
+
     /// A mapping of any content.
     pub(super) fn json_object(&mut self, yaml: &Yaml<'_>) -> Json {
         match yaml.value {

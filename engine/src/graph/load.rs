@@ -51,9 +51,12 @@ impl Graph {
         let mut problems = Problems::new(sources);
         for Finding { task, part, problem } in findings {
             let at = drafts.get(&self[task].id).map(|draft| {
-                let part = match part {
+                let parameter = |name: &str| draft.with_keys.iter().find(|(key, _)| &*key.value == name);
+                let part = match &part {
                     Part::Uses => draft.uses.as_ref().map(|uses| uses.at),
                     Part::With => draft.with_at,
+                    Part::ParameterName(name) => parameter(name).map(|(key, _)| key.at),
+                    Part::ParameterValue(name) => parameter(name).map(|(_, value)| *value),
                     Part::Needs => draft.needs_at,
                 };
                 part.unwrap_or(draft.at)
@@ -73,10 +76,13 @@ pub(crate) struct Finding {
 }
 
 /// A part of a task's declaration; its id where it has no such part.
-#[derive(Clone, Copy)]
 pub(crate) enum Part {
     Uses,
     With,
+    /// The key of an entry of `with`.
+    ParameterName(String),
+    /// The value of an entry of `with`.
+    ParameterValue(String),
     Needs,
 }
 

@@ -1,5 +1,6 @@
 //! What can be wrong with a graph file.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::{TaskId, TaskIdError};
@@ -100,10 +101,14 @@ pub enum ProblemKind {
     SameOutput { path: String, first: TaskId },
     #[error("there is no plugin `{name}`")]
     UnknownPlugin { name: String, nearest: Option<String>, is_id: bool },
+    #[error("the plugin `{plugin}` has no parameter `{name}`")]
+    UnknownParameter { plugin: String, name: String, nearest: Option<String>, known: &'static [&'static str] },
     #[error("`{id}` cannot be made by its plugin: {why}")]
     Parameters { id: TaskId, why: String },
     #[error("`{id}` reads the output `{kind}`, which no task that it needs makes")]
-    OutputMissing { id: TaskId, kind: String, elsewhere: Option<TaskId> },
+    OutputMissing { id: TaskId, kind: String, makers: Vec<TaskId>, plugins: Vec<&'static str> },
+    #[error("`{id}` reads the output `{kind}` of `{from}`, which makes something else")]
+    OutputOfOtherKind { id: TaskId, from: TaskId, kind: String },
     #[error("`{id}` reads the output `{kind}`, which more than one task makes that it needs: {}", listed(makers))]
     OutputAmbiguous { id: TaskId, kind: String, makers: Vec<TaskId> },
     #[error("{message}")]
@@ -127,6 +132,9 @@ impl ProblemKind {
                 (None, true) => "a task without `run` is a plugin: name one with `uses`, or add `run`".to_owned(),
                 (None, false) => return None,
             },
+            Self::UnknownParameter { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
+            Self::UnknownParameter { known: [], .. } => "it takes none: take it away".to_owned(),
+            Self::UnknownParameter { known, .. } => format!("it has {}", listed(known)),
             Self::Duration { .. } => {
                 "write a number and a unit: ms, s, m, h or d, such as 500ms, 10s, 5m, 1h30m".to_owned()
             }
@@ -137,7 +145,14 @@ impl ProblemKind {
                 format!("add `{producer}` to `needs`")
             }
             Self::Other { hint, .. } => return hint.clone(),
-            Self::OutputMissing { elsewhere, .. } => format!("`{}` makes it: add it to `needs`", elsewhere.as_ref()?),
+            Self::OutputMissing { makers, plugins, .. } => match (&makers[..], &plugins[..]) {
+                ([], []) => return None,
+                ([], plugins) => {
+                    format!("add a task that makes it to `needs`; that is what {} is for", listed(plugins))
+                }
+                ([maker], _) => format!("`{maker}` makes it: add it to `needs`"),
+                (makers, _) => format!("add one that makes it to `needs`: {}", listed(makers)),
+            },
             Self::OutputAmbiguous { .. } => "need only one of them".to_owned(),
             Self::SameOutput { .. } => "let each file be made by one task".to_owned(),
             Self::CommandFieldWithoutRun { .. } => "add `run: COMMAND`".to_owned(),
@@ -147,8 +162,14 @@ impl ProblemKind {
     }
 }
 
-fn listed(ids: &[TaskId]) -> String {
-    ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
+/// The names one after the other; of many, only the first.
+fn listed(names: &[impl fmt::Display]) -> String {
+    const SHOWN: usize = 10;
+    let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    if names.len() > SHOWN {
+        shown.push(format!("{} more", names.len() - SHOWN));
+    }
+    shown.join(", ")
 }
 
 /// A cycle with its first task repeated at the end; of a long one the middle is left out.

@@ -5,6 +5,8 @@
 //! the task's ancestors.
 
 mod erased;
+mod parameters;
+mod reads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,18 +14,25 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub(crate) use erased::{DynTask, ErasedMade};
+pub use parameters::{BadParameters, NoParameters};
 
 use crate::TaskId;
-use crate::graph::{self, Finding, Graph, GraphErrors, NodeIndex, NodeKind, Part, ProblemKind};
-use crate::task::{Read, Task};
+use crate::graph::{self, Finding, Graph, GraphErrors, Node, NodeIndex, NodeKind, Part, ProblemKind};
+use crate::task::{Output, Task};
 
 /// The plugins that a program has.
 #[derive(Default)]
 pub struct Registry {
-    plugins: BTreeMap<&'static str, Make>,
+    plugins: BTreeMap<&'static str, Plugin>,
 }
 
-type Make = Box<dyn Fn(&Instance<'_>) -> Result<Arc<dyn DynTask>, String> + Send + Sync>;
+struct Plugin {
+    make: Make,
+    /// The kind of what its tasks make.
+    output: &'static str,
+}
+
+type Make = Box<dyn Fn(&Instance<'_>) -> Result<Arc<dyn DynTask>, BadParameters> + Send + Sync>;
 
 /// A node that a plugin is made for.
 #[derive(Debug, Clone, Copy)]
@@ -57,10 +66,10 @@ impl Registry {
     pub fn add<T: Task>(
         &mut self,
         name: &'static str,
-        make: impl Fn(&Instance<'_>) -> Result<T, String> + Send + Sync + 'static,
+        make: impl Fn(&Instance<'_>) -> Result<T, BadParameters> + Send + Sync + 'static,
     ) {
         let make: Make = Box::new(move |instance| Ok(Arc::new(make(instance)?)));
-        self.plugins.insert(name, make);
+        self.plugins.insert(name, Plugin { make, output: T::Output::KIND });
     }
 
     /// The names of the plugins, sorted.
@@ -74,101 +83,53 @@ impl Registry {
     }
 
     /// Makes the task of one node, or says why not.
-    pub(crate) fn make(&self, plugin: &str, id: &TaskId, with: &Value) -> Result<Arc<dyn DynTask>, String> {
-        let make = self.plugins.get(plugin).ok_or_else(|| format!("no plugin is called `{plugin}`"))?;
-        make(&Instance { id, with })
+    pub(crate) fn make(&self, plugin: &str, id: &TaskId, with: &Value) -> Result<Arc<dyn DynTask>, BadParameters> {
+        let plugin = self.plugins.get(plugin).ok_or_else(|| format!("no plugin is called `{plugin}`"))?;
+        (plugin.make)(&Instance { id, with })
     }
 
     /// Makes the tasks of all nodes of `graph` and checks the flow of data between them.
     ///
     /// # Errors
-    /// All nodes with unknown plugins or wrong parameters, and if there are none, all that read outputs which no or
-    /// several ancestors make.
+    /// All nodes with unknown plugins, wrong parameters, or outputs to read that no or several ancestors make.
     pub fn bind(&self, graph: &Graph) -> Result<Bound, GraphErrors> {
         let mut findings = Vec::new();
-        let mut nodes: Vec<BoundNode> = Vec::with_capacity(graph.len());
+        let mut nodes = Vec::with_capacity(graph.len());
         for index in graph.indices() {
             let mut bound = BoundNode::default();
             if let NodeKind::Plugin { uses, with } = &graph[index].kind {
-                match self.instance(uses, &graph[index].id, with) {
-                    Ok(task) => bound.task = Some(task),
-                    Err((part, problem)) => findings.push(Finding { task: index, part, problem }),
+                let id = &graph[index].id;
+                match self.plugins.get(&**uses).map(|plugin| (plugin.make)(&Instance { id, with })) {
+                    Some(Ok(task)) => bound.task = Some(task),
+                    Some(Err(BadParameters(faults))) => {
+                        findings.extend(faults.into_iter().map(|fault| fault.finding(index, id, uses)));
+                    }
+                    None => findings.push(self.unknown(index, id, uses)),
                 }
             }
             nodes.push(bound);
         }
-        if findings.is_empty() {
-            findings.extend(join_reads(graph, &mut nodes));
-        }
+        findings.extend(reads::join(self, graph, &mut nodes));
         if findings.is_empty() { Ok(Bound { nodes }) } else { Err(graph.errors(findings)) }
     }
 
-    fn instance(&self, plugin: &str, id: &TaskId, with: &Value) -> Result<Arc<dyn DynTask>, (Part, ProblemKind)> {
-        if !self.has(plugin) {
-            let nearest = graph::nearest(plugin, self.names()).map(str::to_owned);
-            let problem = ProblemKind::UnknownPlugin { name: plugin.into(), nearest, is_id: plugin == id.as_str() };
-            return Err((Part::Uses, problem));
+    fn unknown(&self, task: NodeIndex, id: &TaskId, plugin: &str) -> Finding {
+        let nearest = graph::nearest(plugin, self.names()).map(str::to_owned);
+        let problem = ProblemKind::UnknownPlugin { name: plugin.into(), nearest, is_id: plugin == id.as_str() };
+        Finding { task, part: Part::Uses, problem }
+    }
+
+    /// The kind of what a node makes; nothing for commands and unknown plugins.
+    fn output(&self, node: &Node) -> Option<&'static str> {
+        match &node.kind {
+            NodeKind::Plugin { uses, .. } => self.plugins.get(&**uses).map(|plugin| plugin.output),
+            NodeKind::Command(_) => None,
         }
-        self.make(plugin, id, with).map_err(|why| (Part::With, ProblemKind::Parameters { id: id.clone(), why }))
     }
 }
 
 impl Bound {
     pub(crate) fn node(&self, index: NodeIndex) -> &BoundNode {
         &self.nodes[index.index()]
-    }
-}
-
-/// Finds the producer of each output that a node reads.
-fn join_reads(graph: &Graph, nodes: &mut [BoundNode]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for index in graph.indices() {
-        let mut reads = Vec::new();
-        match (&graph[index].kind, &nodes[index.index()].task) {
-            (NodeKind::Command(command), _) => reads.extend(command.reads().filter_map(|id| graph.find(id))),
-            (_, None) => {}
-            (_, Some(task)) => {
-                let wanted = task.reads();
-                if wanted.is_empty() {
-                    continue;
-                }
-                let mut ancestors = graph.with_ancestors([index]);
-                ancestors[index.index()] = false;
-                for read in wanted {
-                    match producer(graph, nodes, index, &ancestors, &read) {
-                        Ok(found) => reads.push(found),
-                        Err(problem) => findings.push(Finding { task: index, part: Part::Needs, problem }),
-                    }
-                }
-            }
-        }
-        reads.sort_unstable();
-        reads.dedup();
-        nodes[index.index()].reads = reads;
-    }
-    findings
-}
-
-fn producer(
-    graph: &Graph,
-    nodes: &[BoundNode],
-    reader: NodeIndex,
-    ancestors: &[bool],
-    read: &Read,
-) -> Result<NodeIndex, ProblemKind> {
-    let makes = |index: &NodeIndex| {
-        nodes[index.index()].task.as_ref().is_some_and(|task| task.output_kind() == read.kind)
-            && read.from.as_ref().is_none_or(|from| *from == graph[*index].id)
-    };
-    let found: Vec<NodeIndex> = graph.indices().filter(|index| ancestors[index.index()] && makes(index)).collect();
-    let id = |index: NodeIndex| graph[index].id.clone();
-    let kind = read.kind.to_owned();
-    match found[..] {
-        [one] => Ok(one),
-        [] => {
-            let elsewhere = graph.indices().find(makes).map(id);
-            Err(ProblemKind::OutputMissing { id: id(reader), kind, elsewhere })
-        }
-        _ => Err(ProblemKind::OutputAmbiguous { id: id(reader), kind, makers: found.into_iter().map(id).collect() }),
     }
 }

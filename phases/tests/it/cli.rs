@@ -90,6 +90,23 @@ fn wrong_usage_is_told_and_starts_nothing() {
 }
 
 #[test]
+fn a_graph_that_does_not_fit_the_plugins_starts_nothing() {
+    let stand = Stand::new(
+        "version: 1
+tasks:
+  CLOUD-0.1: {with: {port: 1}}
+  CLOUD-0.2: {}
+  CLOUD-1.1:
+    needs: [hello]
+  hello: {run: touch started}
+  database: {uses: CLOUD-3.20}
+",
+    );
+    snapshot("unfit-graph", &stand.run(&["run"]));
+    assert!(!stand.path().join("started").exists() && !stand.path().join(".taskrun").exists());
+}
+
+#[test]
 fn a_failure_is_told_with_its_command_and_its_last_lines() {
     let stand =
         Stand::new("{version: 1, tasks: {bad: {run: 'echo a hint; exit 3'}, next: {needs: [bad], run: 'true'}}}");
