@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::program::{Said, Stand};
+use crate::program::{Said, Stand, wait_for};
 
 const GRAPH: &str = r#"
 version: 1
@@ -296,12 +296,4 @@ fn the_help_of_all_verbs() {
         all.push_str(&format!("\n=== {verb} ===\n{}", stand.ok(&[verb, "--help"]).out));
     }
     snapshot("help", &Said { out: all, err: String::new(), code: Some(0) });
-}
-
-fn wait_for(there: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !there() {
-        assert!(Instant::now() < deadline, "it never came");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
