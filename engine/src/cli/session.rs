@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::args::Global;
 use super::error::{CliError, exit};
 use super::product::{ConfigureOptions, Product};
+use crate::TaskId;
 use crate::checkpoint::{Checkpoint, Record};
 use crate::context::Dirs;
-use crate::graph::{Graph, load_cached};
+use crate::graph::{Graph, load_cached, nearest};
 use crate::journal::{Identity, JournalError, Lock, LockError, RealDisk, Seen, Tail, Writer, set_aside};
 use crate::process::{end_orphans, find_orphans};
 use crate::redact::Redactor;
@@ -104,6 +105,23 @@ impl Session {
     /// The journal is damaged or from a newer program, exit code 4; or another environment's, 2.
     pub fn read(&self) -> Result<Checkpoint, CliError> {
         read_checkpoint(&self.state, &self.identity)
+    }
+
+    /// The id of a task of the graph, or of one that only `checkpoint` knows, as the user wrote it.
+    ///
+    /// # Errors
+    /// There is no such task, exit code 2.
+    pub fn task_id(&self, checkpoint: &Checkpoint, name: &str) -> Result<TaskId, CliError> {
+        let graph = &self.world.graph;
+        let known = || graph.indices().map(|index| &graph[index].id).chain(checkpoint.tasks.keys());
+        if let Some(id) = known().find(|id| id.as_str() == name) {
+            return Ok(id.clone());
+        }
+        let hint = match nearest(name, known().map(TaskId::as_str)) {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "see which there are: taskrun list".to_owned(),
+        };
+        Err(CliError::usage(format!("there is no task `{name}`")).with_hint(hint))
     }
 
     /// Takes the lock, recovers the journal, and ends what a killed run has left running.

@@ -29,6 +29,7 @@ mod testing;
 mod yaml;
 
 pub use cache::{CacheUse, load_cached};
+pub(crate) use diagnose::nearest;
 pub use diagnose::{GraphErrors, Problem};
 pub use load::load;
 pub use model::{

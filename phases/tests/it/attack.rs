@@ -71,3 +71,42 @@ fn kill_one(stand: &Stand) -> u32 {
 fn start(stand: &Stand) -> Child {
     stand.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap()
 }
+
+#[test]
+fn an_output_that_is_not_there_is_told_with_what_to_do() {
+    const OUTPUTS: &str = r#"
+version: 1
+tasks:
+  BUILD-1.1: {run: 'echo "{\"port\": 80}" > $TASKRUN_OUTPUT'}
+  BUILD-1.2: {run: 'true'}
+  BUILD-1.3: {needs: [BUILD-1.1, BUILD-1.2], run: 'exit 1'}
+"#;
+    let stand = Stand::new(OUTPUTS);
+    let refused = |args: &[&str]| {
+        let said = stand.run(args);
+        assert_eq!(said.out, "", "{args:?}");
+        (said.code, said.err)
+    };
+    let nothing = |id: &str, is: &str, hint: &str| {
+        (Some(1), format!("error: {id} has given nothing yet: it is {is}\nhint: {hint}\n"))
+    };
+    let unknown = |hint: &str| (Some(2), format!("error: there is no task `{hint}\n"));
+    assert_eq!(
+        refused(&["output", "BUILD-1.1"]),
+        nothing("BUILD-1.1", "pending", "bring it up: taskrun run BUILD-1.1")
+    );
+    assert_eq!(stand.run(&["run"]).code, Some(1));
+    assert_eq!(stand.ok(&["output", "BUILD-1.1", "port"]).out, "80\n");
+    let logs = "see what it wrote: taskrun logs BUILD-1.3; then: taskrun run BUILD-1.3";
+    assert_eq!(refused(&["output", "BUILD-1.3", "port"]), nothing("BUILD-1.3", "failed", logs));
+    let (code, told) = refused(&["output", "BUILD-1.2"]);
+    assert!(
+        code == Some(2) && told.contains("BUILD-1.2 gives no output") && told.contains("$TASKRUN_OUTPUT"),
+        "{told}"
+    );
+    for verb in ["output", "env", "logs"] {
+        assert_eq!(refused(&[verb, "BULD-1.1"]), unknown("BULD-1.1`\nhint: did you mean `BUILD-1.1`?"), "{verb}");
+        assert_eq!(refused(&[verb, "CLOUD"]), unknown("CLOUD`\nhint: see which there are: taskrun list"), "{verb}");
+    }
+    assert_eq!(stand.ok(&["env", "BUILD-1.2", "BUILD-1.1"]).out, "export BUILD_1_1_PORT='80'\n");
+}

@@ -3,5 +3,6 @@
 mod attack;
 mod bad_config;
 mod cli;
+mod detached;
 mod local;
 mod program;
