@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::args::{Global, Output};
-use super::error::{CliError, exit};
+use super::error::{CliError, MEND_DISK, exit};
 use super::request::Request;
 use super::session::{Session, Writing};
 use super::show;
@@ -49,8 +49,9 @@ impl Execution {
         let run = checkpoint.run.as_ref().map_or(0, |run| run.started.run) + 1;
         let folder = run_folder(&session.state, run);
         for folder in [&folder, &session.state.join("tmp")] {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| CliError::caused(exit::STATE, format!("make {}", folder.display()), &error))?;
+            std::fs::create_dir_all(folder).map_err(|error| {
+                CliError::caused(exit::STATE, format!("make {}", folder.display()), &error).with_hint(MEND_DISK)
+            })?;
         }
         let unusable = |error: &dyn std::error::Error| CliError::caused(exit::STATE, "begin the run", error);
         let started = RunStarted {
@@ -118,7 +119,7 @@ impl Execution {
         let _ = self.shown.join();
         match broken {
             None => Ok(code),
-            Some(error) => Err(error.with_hint("make room on the disk or mend it, then: taskrun resume")),
+            Some(error) => Err(error.with_hint(MEND_DISK)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::Global;
-use super::error::{CliError, exit};
+use super::error::{CliError, MEND_DISK, exit};
 use super::product::{ConfigureOptions, Product};
 use crate::TaskId;
 use crate::checkpoint::{Checkpoint, Record};
@@ -167,6 +167,7 @@ impl Session {
     pub fn lock(&self) -> Result<(Arc<Lock>, Vec<String>), CliError> {
         std::fs::create_dir_all(&self.state).map_err(|error| {
             CliError::caused(exit::STATE, format!("make the state folder {}", self.state.display()), &error)
+                .with_hint("let it be written, or name another one: --state-dir")
         })?;
         let command = std::env::args().collect::<Vec<_>>().join(" ");
         let lock = Lock::acquire(&self.state, &command).map_err(|error| lock_error(&error))?;
@@ -247,7 +248,9 @@ fn lock_error(error: &LockError) -> CliError {
     match error {
         LockError::Held { .. } => CliError::new(exit::LOCKED, error.to_string())
             .with_hint("follow it with `taskrun watch`, or wait until it has ended"),
-        _ => CliError::caused(exit::STATE, "take the lock of the state folder", error),
+        LockError::Io { .. } => {
+            CliError::caused(exit::STATE, "take the lock of the state folder", error).with_hint(MEND_DISK)
+        }
     }
 }
 

@@ -4,5 +4,6 @@ mod attack;
 mod bad_config;
 mod cli;
 mod detached;
+mod full_disk;
 mod local;
 mod program;
