@@ -12,10 +12,10 @@ use super::request::Request;
 use super::session::{Session, Writing};
 use super::show;
 use super::signals::Signals;
-use crate::checkpoint::{Checkpoint, Record, RunStarted};
+use crate::checkpoint::{Checkpoint, Record};
 use crate::event::{EventKind, Verb};
 use crate::journal::{JournalError, Writer};
-use crate::process::{Cancel, Level, ProcessId};
+use crate::process::{Cancel, Level};
 use crate::redact::Redactor;
 use crate::report::{Kind, Reporter, Size, Streams, Unicode, reporter};
 use crate::run::events::{EventSink, EventStream, now};
@@ -54,13 +54,7 @@ impl Execution {
             })?;
         }
         let unusable = |error: &dyn std::error::Error| CliError::caused(exit::STATE, "begin the run", error);
-        let started = RunStarted {
-            run,
-            at: now(),
-            verb,
-            request: serde_json::value::to_raw_value(request).map_err(|error| unusable(&error))?,
-            driver: ProcessId::current().map_err(|error| unusable(&error))?,
-        };
+        let started = request.started(run, verb).map_err(|error| unusable(&error))?;
         let record = Record::RunStarted(started);
         let payload = serde_json::to_vec(&[&record]).map_err(|error| unusable(&error))?;
         writer.append(&payload).map_err(|error| super::session::journal_error(&error))?;

@@ -102,8 +102,9 @@ impl Session {
     /// What the journal says now. Waits for nobody and changes nothing.
     ///
     /// # Errors
-    /// The journal is damaged or from a newer program, exit code 4; or another environment's, 2.
+    /// The journal is damaged, was set aside, or is from a newer program, exit code 4; or it is another environment's, 2.
     pub fn read(&self) -> Result<Checkpoint, CliError> {
+        self.refuse_to_begin_anew()?;
         read_checkpoint(&self.state, &self.identity)
     }
 

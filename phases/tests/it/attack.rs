@@ -1,8 +1,9 @@
 //! What should not happen to a run, and does: a rival, a killed predecessor, damage.
 
+use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::program::{Stand, wait_for};
+use crate::program::{Said, Stand, wait_for};
 
 /// Its first task ends when the file `go` is there, and never lingers for longer than the tests wait.
 const GATED: &str = r#"
@@ -109,4 +110,56 @@ tasks:
         assert_eq!(refused(&[verb, "CLOUD"]), unknown("CLOUD`\nhint: see which there are: taskrun list"), "{verb}");
     }
     assert_eq!(stand.ok(&["env", "BUILD-1.2", "BUILD-1.1"]).out, "export BUILD_1_1_PORT='80'\n");
+}
+
+#[test]
+fn damage_to_an_early_record_is_recovered_from() {
+    const CHAIN: &str = r#"
+version: 1
+tasks:
+  base: {run: "echo base >> effects; touch base", outputs: [base]}
+  left: {needs: [base], run: "echo left >> effects; touch left", outputs: [left]}
+  last: {needs: [left], run: "echo last >> effects; test -e allowed"}
+"#;
+    // What is damaged: the head of the run, then the first record of the first and of the second task.
+    for (damaged, run_again) in
+        [("run_started", "base\nleft\nlast\n"), ("base", "base\nleft\nlast\n"), ("left", "left\nlast\n")]
+    {
+        let stand = Stand::new(CHAIN);
+        assert_eq!(stand.run(&["run"]).code, Some(1));
+        let at = flip_a_bit_in(&stand.state().join("journal"), damaged);
+
+        let refused = ["resume", "run"].map(|verb| stand.run(&[verb]));
+        for said in &refused {
+            let offset = said.err.split_once("damaged at byte ").unwrap().1.split_once(':').unwrap().0;
+            assert!((at.saturating_sub(100)..=at).contains(&offset.parse().unwrap()), "{at}: {}", said.err);
+            assert!(said.code == Some(4) && said.err.contains("taskrun recover"), "{}", said.err);
+        }
+        let aside = refused[1].err.lines().next().unwrap().rsplit_once(" set aside as ").unwrap().1;
+        assert!(Path::new(aside).exists(), "{aside}");
+        for verb in
+            [&["run"][..], &["resume"], &["run", "--detach"], &["plan"], &["status"], &["watch"], &["destroy", "--yes"]]
+        {
+            let Said { code, err, .. } = stand.run(verb);
+            assert_eq!(code, Some(4), "{verb:?}: {err}");
+            assert!(err.contains(aside) && err.contains("taskrun recover"), "{verb:?}: {err}");
+        }
+
+        stand.ok(&["recover"]);
+        stand.ok(&["recover"]);
+        assert_eq!(stand.read("effects"), "base\nleft\nlast\n", "{damaged}: to recover is to look");
+        std::fs::write(stand.path().join("allowed"), "").unwrap();
+        stand.ok(&["resume"]);
+        assert_eq!(stand.read("effects"), format!("base\nleft\nlast\n{run_again}"), "{damaged}");
+        assert!(stand.ok(&["resume"]).err.contains("nothing to do"));
+    }
+}
+
+/// Damages the first place in `file` where `text` stands, and returns where that is.
+fn flip_a_bit_in(file: &Path, text: &str) -> usize {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(file, &bytes).unwrap();
+    at
 }
