@@ -95,6 +95,9 @@ pub(super) fn watch(session: &Session, global: &Global) -> Result<u8, CliError> 
             reporter.event(&event);
         }
         reporter.tick(now());
+        if reporter.is_silent() {
+            return Ok(exit::OK);
+        }
         if let Some(code) = ended {
             reporter.finish();
             return Ok(code);

@@ -6,4 +6,5 @@ mod cli;
 mod detached;
 mod full_disk;
 mod local;
+mod pipes;
 mod program;
