@@ -8,3 +8,4 @@ mod full_disk;
 mod local;
 mod pipes;
 mod program;
+mod retries;
