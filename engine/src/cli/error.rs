@@ -22,6 +22,9 @@ pub mod exit {
     pub const TERMINATED: u8 = 143;
 }
 
+/// What to try when the state cannot be written.
+pub(super) const MEND_DISK: &str = "make room on the disk or mend it, then: taskrun resume";
+
 /// Why a verb could not do its work.
 #[derive(Debug)]
 pub struct CliError {

@@ -7,15 +7,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::args::{Global, Output};
-use super::error::{CliError, exit};
+use super::error::{CliError, MEND_DISK, exit};
 use super::request::Request;
 use super::session::{Session, Writing};
 use super::show;
 use super::signals::Signals;
-use crate::checkpoint::{Checkpoint, Record, RunStarted};
+use crate::checkpoint::{Checkpoint, Record};
 use crate::event::{EventKind, Verb};
 use crate::journal::{JournalError, Writer};
-use crate::process::{Cancel, Level, ProcessId};
+use crate::process::{Cancel, Level};
 use crate::redact::Redactor;
 use crate::report::{Kind, Reporter, Size, Streams, Unicode, reporter};
 use crate::run::events::{EventSink, EventStream, now};
@@ -49,17 +49,12 @@ impl Execution {
         let run = checkpoint.run.as_ref().map_or(0, |run| run.started.run) + 1;
         let folder = run_folder(&session.state, run);
         for folder in [&folder, &session.state.join("tmp")] {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| CliError::caused(exit::STATE, format!("make {}", folder.display()), &error))?;
+            std::fs::create_dir_all(folder).map_err(|error| {
+                CliError::caused(exit::STATE, format!("make {}", folder.display()), &error).with_hint(MEND_DISK)
+            })?;
         }
         let unusable = |error: &dyn std::error::Error| CliError::caused(exit::STATE, "begin the run", error);
-        let started = RunStarted {
-            run,
-            at: now(),
-            verb,
-            request: serde_json::value::to_raw_value(request).map_err(|error| unusable(&error))?,
-            driver: ProcessId::current().map_err(|error| unusable(&error))?,
-        };
+        let started = request.started(run, verb).map_err(|error| unusable(&error))?;
         let record = Record::RunStarted(started);
         let payload = serde_json::to_vec(&[&record]).map_err(|error| unusable(&error))?;
         writer.append(&payload).map_err(|error| super::session::journal_error(&error))?;
@@ -118,7 +113,7 @@ impl Execution {
         let _ = self.shown.join();
         match broken {
             None => Ok(code),
-            Some(error) => Err(error.with_hint("make room on the disk or mend it, then: taskrun resume")),
+            Some(error) => Err(error.with_hint(MEND_DISK)),
         }
     }
 

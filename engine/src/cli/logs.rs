@@ -9,8 +9,8 @@ use super::error::{CliError, exit};
 use super::execute::{make_reporter, run_folder};
 use super::main::say;
 use super::session::Session;
-use super::status::now_of;
-use crate::checkpoint::Status;
+use super::status::{is_driven, now_of};
+use crate::checkpoint::{Checkpoint, Status};
 use crate::event::{Event, EventKind};
 use crate::report::{LogTail, RunHistory, html};
 use crate::run::events::now;
@@ -19,31 +19,33 @@ use crate::run::events::now;
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
-    let id = args.id.parse().map_err(|error| CliError::usage(format!("`{}` is no id of a task: {error}", args.id)))?;
-    let checkpoint = session.read()?;
-    let state = checkpoint.tasks.get(&id);
-    if state.is_none() && session.world.graph.find(&id).is_none() {
-        return Err(CliError::usage(format!("there is no task `{id}`")).with_hint("see which there are: taskrun list"));
+    let mut checkpoint = session.read()?;
+    let id = session.task_id(&checkpoint, &args.id)?;
+    let attempt_of = |checkpoint: &Checkpoint| args.attempt.or(Some(checkpoint.tasks.get(&id)?.attempt));
+    while args.follow && attempt_of(&checkpoint).is_none() && is_driven(&checkpoint) {
+        // Its turn may still come.
+        std::thread::sleep(INTERVAL);
+        checkpoint = session.read()?;
     }
-    let attempt = args.attempt.or(state.map(|state| state.attempt)).unwrap_or(0);
+    let Some(attempt) = attempt_of(&checkpoint) else {
+        say(format!("{id} has not run yet"));
+        return Ok(exit::OK);
+    };
     let path = session.world.log_path(&id, attempt);
     let mut written = copy(&path, 0)?;
-    if written == Copied::Nothing && !args.follow {
-        say(match attempt {
-            0 => format!("{id} has not run yet"),
-            _ => format!("attempt {attempt} of {id} wrote nothing"),
-        });
-    }
     let mut goes_on = args.follow;
     while goes_on && written != Copied::Closed {
         std::thread::sleep(INTERVAL);
         let checkpoint = session.read()?;
         let state = checkpoint.tasks.get(&id);
-        let this_attempt = state.is_some_and(|state| state.attempt <= attempt.max(1));
+        let this_attempt = state.is_some_and(|state| state.attempt == attempt);
         // What it wrote before it ended is copied after its end was seen.
         goes_on = now_of(&checkpoint, state) == Status::Running && this_attempt;
         let position = if let Copied::UpTo(position) = written { position } else { 0 };
         written = copy(&path, position)?;
+    }
+    if written == Copied::Nothing {
+        say(format!("attempt {attempt} of {id} wrote nothing"));
     }
     Ok(exit::OK)
 }
@@ -93,6 +95,9 @@ pub(super) fn watch(session: &Session, global: &Global) -> Result<u8, CliError> 
             reporter.event(&event);
         }
         reporter.tick(now());
+        if reporter.is_silent() {
+            return Ok(exit::OK);
+        }
         if let Some(code) = ended {
             reporter.finish();
             return Ok(code);

@@ -6,12 +6,13 @@ use super::args::{EnvArgs, OutputArgs};
 use super::error::{CliError, exit};
 use super::main::print;
 use super::session::Session;
+use super::status::now_of;
 use crate::TaskId;
+use crate::checkpoint::{Checkpoint, Status};
 use crate::plan::inspect::field_of;
 
 /// The outputs in the journal, by task, in the order of the ids.
-fn outputs(session: &Session) -> Result<Vec<(TaskId, Value)>, CliError> {
-    let checkpoint = session.read()?;
+fn outputs(session: &Session, checkpoint: &Checkpoint) -> Vec<(TaskId, Value)> {
     let given = checkpoint.tasks.iter().filter_map(|(id, state)| {
         let record = state.done.as_ref()?.output.as_ref()?;
         let mut value = serde_json::from_str(record.value.get()).ok()?;
@@ -20,18 +21,19 @@ fn outputs(session: &Session) -> Result<Vec<(TaskId, Value)>, CliError> {
     });
     let mut outputs: Vec<(TaskId, Value)> = given.collect();
     outputs.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(outputs)
+    outputs
 }
 
 pub(super) fn output(session: &Session, args: &OutputArgs) -> Result<u8, CliError> {
-    let outputs = outputs(session)?;
+    let checkpoint = session.read()?;
+    let outputs = outputs(session, &checkpoint);
     let Some(id) = &args.id else {
         let all: Map<String, Value> = outputs.into_iter().map(|(id, value)| (id.to_string(), value)).collect();
         return print(&format!("{:#}\n", Value::Object(all)));
     };
-    let Some((_, value)) = outputs.iter().find(|(known, _)| known.as_str() == id) else {
-        return Err(CliError::new(exit::FAILED, format!("{id} has given nothing yet"))
-            .with_hint(format!("run it: taskrun run {id}")));
+    let id = session.task_id(&checkpoint, id)?;
+    let Some((_, value)) = outputs.iter().find(|(known, _)| *known == id) else {
+        return Err(nothing_given(&checkpoint, &id));
     };
     let Some(value) = field_of(value, args.field.as_deref()) else {
         let fields: Vec<&String> = value.as_object().map(|fields| fields.keys().collect()).unwrap_or_default();
@@ -45,10 +47,28 @@ pub(super) fn output(session: &Session, args: &OutputArgs) -> Result<u8, CliErro
     }
 }
 
+/// Why a task has no output.
+fn nothing_given(checkpoint: &Checkpoint, id: &TaskId) -> CliError {
+    let state = checkpoint.tasks.get(id);
+    if state.is_some_and(|state| state.done.is_some()) {
+        return CliError::usage(format!("{id} gives no output"))
+            .with_hint("a command gives what it writes to the file $TASKRUN_OUTPUT, as JSON");
+    }
+    let status = now_of(checkpoint, state);
+    let hint = match status {
+        Status::Running => "wait for its end: taskrun watch".to_owned(),
+        Status::Failed => format!("see what it wrote: taskrun logs {id}; then: taskrun run {id}"),
+        _ => format!("bring it up: taskrun run {id}"),
+    };
+    CliError::new(exit::FAILED, format!("{id} has given nothing yet: it is {status}")).with_hint(hint)
+}
+
 pub(super) fn env(session: &Session, args: &EnvArgs) -> Result<u8, CliError> {
-    let named = |id: &TaskId| args.ids.is_empty() || args.ids.iter().any(|name| id.as_str() == name);
+    let checkpoint = session.read()?;
+    let named: Vec<TaskId> =
+        args.ids.iter().map(|name| session.task_id(&checkpoint, name)).collect::<Result<_, _>>()?;
     let mut out = String::new();
-    for (id, value) in outputs(session)?.iter().filter(|(id, _)| named(id)) {
+    for (id, value) in outputs(session, &checkpoint).iter().filter(|(id, _)| named.is_empty() || named.contains(id)) {
         export(&mut out, &variable(id.as_str()), value);
     }
     print(&out)

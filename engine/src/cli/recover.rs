@@ -12,7 +12,8 @@ use super::main::say;
 use super::request::Request;
 use super::session::{Session, fold, journal_error};
 use super::show;
-use crate::checkpoint::{Checkpoint, Status};
+use crate::checkpoint::{Checkpoint, Record, Status};
+use crate::event::Verb;
 use crate::journal::{FILE_NAME, JournalError, RealDisk, Seen, Tail, Writer, set_aside};
 use crate::plan::Action;
 
@@ -56,11 +57,14 @@ pub(super) async fn recover(session: &Session, _args: &RecoverArgs) -> Result<u8
             Arc::make_mut(state).status = Status::Interrupted;
         }
     }
-    let snapshot = serde_json::to_vec(&checkpoint.into_records())
-        .map_err(|error| CliError::caused(exit::STATE, "write the recovered state", &error))?;
-    let opened = Writer::open(lock, Arc::new(RealDisk), &session.identity, |_, _| Ok(()));
-    let (mut writer, _) = opened.map_err(|error| journal_error(&error))?;
-    writer.append(&snapshot).map_err(|error| journal_error(&error))?;
+    let failed = |error: &dyn std::error::Error| CliError::caused(exit::STATE, "write the recovered state", error);
+    if checkpoint.run.is_none() {
+        // What was asked for last is lost: `resume` goes on with everything.
+        let started = request.started(1, Verb::Run).map_err(|error| failed(&error))?;
+        checkpoint.apply(Record::RunStarted(started)).map_err(|error| failed(&error))?;
+    }
+    let snapshot = serde_json::to_vec(&checkpoint.into_records()).map_err(|error| failed(&error))?;
+    Writer::begin(lock, Arc::new(RealDisk), &session.identity, &snapshot).map_err(|error| journal_error(&error))?;
     say(format!("recovered: {adopted} tasks were found as they were recorded; {}", show::plan_summary(&plan)));
     say("bring the others up again: taskrun run (what exists is adopted, data is kept)");
     Ok(exit::OK)

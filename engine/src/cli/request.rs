@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::args::SelectionArgs;
 use super::error::CliError;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, RunStarted};
 use crate::event::Verb;
 use crate::graph::{Graph, Selection};
 use crate::plan::{Asked, Wanted};
+use crate::process::ProcessId;
+use crate::run::events::now;
 
 /// What a run or destroy was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +33,13 @@ impl Request {
     pub(super) fn new(args: SelectionArgs) -> Self {
         let SelectionArgs { ids, mut until, from, only, skip, force } = args;
         until.splice(0..0, ids);
-        Self { until, from, only, skip, force, since: crate::run::events::now() }
+        Self { until, from, only, skip, force, since: now() }
+    }
+
+    /// The head of a run by this process that is asked for this.
+    pub(super) fn started(&self, run: u64, verb: Verb) -> std::io::Result<RunStarted> {
+        let request = serde_json::value::to_raw_value(self)?;
+        Ok(RunStarted { run, at: now(), verb, request, driver: ProcessId::current()? })
     }
 
     /// The tasks of the graph that are meant.

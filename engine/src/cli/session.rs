@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::Global;
-use super::error::{CliError, exit};
+use super::error::{CliError, MEND_DISK, exit};
 use super::product::{ConfigureOptions, Product};
+use crate::TaskId;
 use crate::checkpoint::{Checkpoint, Record};
 use crate::context::Dirs;
-use crate::graph::{Graph, load_cached};
+use crate::graph::{Graph, load_cached, nearest};
 use crate::journal::{Identity, JournalError, Lock, LockError, RealDisk, Seen, Tail, Writer, set_aside};
 use crate::process::{end_orphans, find_orphans};
 use crate::redact::Redactor;
@@ -103,9 +104,27 @@ impl Session {
     /// What the journal says now. Waits for nobody and changes nothing.
     ///
     /// # Errors
-    /// The journal is damaged or from a newer program, exit code 4; or another environment's, 2.
+    /// The journal is damaged, was set aside, or is from a newer program, exit code 4; or it is another environment's, 2.
     pub fn read(&self) -> Result<Checkpoint, CliError> {
+        self.refuse_to_begin_anew()?;
         read_checkpoint(&self.state, &self.identity)
+    }
+
+    /// The id of a task of the graph, or of one that only `checkpoint` knows, as the user wrote it.
+    ///
+    /// # Errors
+    /// There is no such task, exit code 2.
+    pub fn task_id(&self, checkpoint: &Checkpoint, name: &str) -> Result<TaskId, CliError> {
+        let graph = &self.world.graph;
+        let known = || graph.indices().map(|index| &graph[index].id).chain(checkpoint.tasks.keys());
+        if let Some(id) = known().find(|id| id.as_str() == name) {
+            return Ok(id.clone());
+        }
+        let hint = match nearest(name, known().map(TaskId::as_str)) {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "see which there are: taskrun list".to_owned(),
+        };
+        Err(CliError::usage(format!("there is no task `{name}`")).with_hint(hint))
     }
 
     /// Takes the lock, recovers the journal, and ends what a killed run has left running.
@@ -151,6 +170,7 @@ impl Session {
     pub fn lock(&self) -> Result<(Arc<Lock>, Vec<String>), CliError> {
         std::fs::create_dir_all(&self.state).map_err(|error| {
             CliError::caused(exit::STATE, format!("make the state folder {}", self.state.display()), &error)
+                .with_hint("let it be written, or name another one: --state-dir")
         })?;
         let command = std::env::args().collect::<Vec<_>>().join(" ");
         let lock = Lock::acquire(&self.state, &command).map_err(|error| lock_error(&error))?;
@@ -231,7 +251,9 @@ fn lock_error(error: &LockError) -> CliError {
     match error {
         LockError::Held { .. } => CliError::new(exit::LOCKED, error.to_string())
             .with_hint("follow it with `taskrun watch`, or wait until it has ended"),
-        _ => CliError::caused(exit::STATE, "take the lock of the state folder", error),
+        LockError::Io { .. } => {
+            CliError::caused(exit::STATE, "take the lock of the state folder", error).with_hint(MEND_DISK)
+        }
     }
 }
 

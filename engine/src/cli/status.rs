@@ -69,8 +69,12 @@ pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError>
 /// What a task does now: an attempt whose program is gone was interrupted.
 pub(super) fn now_of(checkpoint: &Checkpoint, state: Option<&std::sync::Arc<TaskState>>) -> Status {
     let Some(state) = state else { return Status::Pending };
-    let driven = checkpoint.run.as_ref().is_some_and(|run| run.finished.is_none() && run.started.driver.is_alive());
-    if state.status == Status::Running && !driven { Status::Interrupted } else { state.status }
+    if state.status == Status::Running && !is_driven(checkpoint) { Status::Interrupted } else { state.status }
+}
+
+/// Whether the last run goes on.
+pub(super) fn is_driven(checkpoint: &Checkpoint) -> bool {
+    checkpoint.run.as_ref().is_some_and(|run| run.finished.is_none() && run.started.driver.is_alive())
 }
 
 /// The most telling thing about a task: its error, what is missing, or why it ran.

@@ -82,7 +82,9 @@ fn task() -> Value {
                 ]
             },
             "retries": {
-                "description": "How often it is tried again after a failure that may pass.",
+                "description": "How often it is tried again after a failure that may pass. For a command that is one \
+                    with an exit code of `transient_exit_codes`, with 75 (EX_TEMPFAIL), or by `timeout`. A signal, a \
+                    program that cannot be started, and a missing or unreadable output do not pass.",
                 "anyOf": [{"type": "integer", "minimum": 0}, retries()]
             },
             "timeout": {"description": "How long one attempt may take.", "$ref": "#/$defs/duration"},
@@ -112,7 +114,8 @@ fn task() -> Value {
             },
             "destroy": {"description": "Takes away what the task makes.", "$ref": "#/$defs/run"},
             "transient_exit_codes": {
-                "description": "The exit codes after which trying again may help.",
+                "description": "The exit codes after which trying again may help, besides 75. Without this field, and \
+                    with `retries`, that is every code but 0.",
                 "anyOf": [exit_code(), {"type": "array", "items": exit_code()}]
             }
         },

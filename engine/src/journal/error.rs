@@ -78,11 +78,13 @@ impl JournalError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Damaged { .. } => Some("set the file aside and rebuild the state from what exists: taskrun recover"),
+            Self::Damaged { .. } | Self::Record { .. } => {
+                Some("set the file aside and rebuild the state from what exists: taskrun recover")
+            }
             Self::TooNew { .. } => Some("use the newer taskrun that wrote it"),
             Self::Foreign { .. } => Some("give each environment a state folder of its own: --state-dir"),
             Self::Io { .. } => Some("check free space, permissions and health of the disk, then resume"),
-            Self::Record { .. } | Self::TooLarge { .. } => None,
+            Self::TooLarge { .. } => None,
         }
     }
 

@@ -103,6 +103,26 @@ impl Writer {
         Ok((writer, Opened { created: false, torn }))
     }
 
+    /// Begins a journal in the folder of `lock`, which has none, with `snapshot` as its first frame. A crash leaves all
+    /// of it or nothing.
+    ///
+    /// # Errors
+    /// [`JournalError::TooLarge`] and [`JournalError::Io`].
+    pub fn begin(
+        lock: Arc<Lock>,
+        disk: Arc<dyn Disk>,
+        identity: &Identity,
+        snapshot: &[u8],
+    ) -> Result<Self, JournalError> {
+        remove_temporary(&*disk, lock.dir())?;
+        let header = Header::new(identity);
+        let first = Place { generation: header.generation, seq: header.first };
+        let (file, size) = prepare(&*disk, lock.dir(), &header, &frame::encode(first, snapshot)?)?;
+        install(&*disk, lock.dir())?;
+        let next = Place { seq: first.seq + 1, ..first };
+        Ok(Self { lock, disk, file, header, next, size, failed: None })
+    }
+
     /// Appends `payload` as one frame and returns its sequence number once it is durable.
     ///
     /// # Errors

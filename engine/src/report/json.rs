@@ -30,6 +30,10 @@ impl Reporter for Json {
         self.out.flush();
     }
 
+    fn is_silent(&self) -> bool {
+        self.out.is_silent()
+    }
+
     fn finish(&mut self) {
         self.out.flush();
     }

@@ -44,6 +44,9 @@ pub trait Reporter: Send {
     /// while none come.
     fn tick(&mut self, now: Timestamp);
 
+    /// Whether it has gone silent, because nobody reads any more.
+    fn is_silent(&self) -> bool;
+
     /// Ends the display, with a summary if the events told of a run. Called once, after the last event.
     fn finish(&mut self);
 }

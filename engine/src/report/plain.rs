@@ -175,6 +175,10 @@ impl Reporter for Plain {
         self.err.flush();
     }
 
+    fn is_silent(&self) -> bool {
+        self.err.is_silent()
+    }
+
     fn finish(&mut self) {
         let mut unfinished: Vec<_> = self.partial.keys().cloned().collect();
         unfinished.sort();

@@ -21,6 +21,10 @@ impl Sink {
         self.with(|stream| stream.flush());
     }
 
+    pub(crate) fn is_silent(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(crate) fn with(&mut self, write: impl FnOnce(&mut BufWriter<Box<dyn Write + Send>>) -> io::Result<()>) {
         let Some(stream) = &mut self.0 else { return };
         if write(stream).is_err() {
@@ -57,6 +61,7 @@ mod tests {
             sink.line("gone");
             sink.flush();
         }
+        assert!(sink.is_silent());
         drop(sink);
         assert_eq!(tries.load(Ordering::Relaxed), 1);
     }

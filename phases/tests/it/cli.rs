@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::program::{Said, Stand};
+use crate::program::{Said, Stand, wait_for};
 
 const GRAPH: &str = r#"
 version: 1
@@ -290,20 +290,6 @@ fn json_is_one_event_a_line() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
-    let stand = Stand::new(GRAPH);
-    let mut list = stand
-        .command(&["list"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(list.stdout.take());
-    let output = list.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[test]
 fn the_help_of_all_verbs() {
     let stand = Stand::new(GRAPH);
     let mut all = stand.ok(&["--help"]).out;
@@ -313,12 +299,4 @@ fn the_help_of_all_verbs() {
         all.push_str(&format!("\n=== {verb} ===\n{}", stand.ok(&[verb, "--help"]).out));
     }
     snapshot("help", &Said { out: all, err: String::new(), code: Some(0) });
-}
-
-fn wait_for(there: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !there() {
-        assert!(Instant::now() < deadline, "it never came");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

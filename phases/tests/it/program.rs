@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// A folder with a graph, in which the program is run.
 pub(crate) struct Stand {
@@ -67,5 +68,14 @@ impl Stand {
 
     pub(crate) fn read(&self, file: &str) -> String {
         std::fs::read_to_string(self.path().join(file)).unwrap_or_default()
+    }
+}
+
+/// Waits until `there` says so, which must come.
+pub(crate) fn wait_for(mut there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !there() {
+        assert!(Instant::now() < deadline, "it never came");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

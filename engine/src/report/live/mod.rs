@@ -208,6 +208,10 @@ impl Reporter for Live {
         self.draw(now);
     }
 
+    fn is_silent(&self) -> bool {
+        self.err.is_silent()
+    }
+
     fn finish(&mut self) {
         self.scrolling.extend(closing(&self.progress, Symbols::of(self.unicode)));
         self.put((self.size)().columns, Vec::new());

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use taskrun_engine::journal::{JournalError, Seen, Tail, Writer};
+use taskrun_engine::journal::{JournalError, Lock, Seen, Tail, Writer};
 use taskrun_engine::testing::{Fault, FaultyDisk, is_crash};
 
 use super::{Frames, child, child_role, fast_dir, journal_in, open, open_on, read};
@@ -81,6 +81,26 @@ fn a_crash_anywhere_and_another_in_the_recovery_lose_nothing() {
             assert_eq!(run.acknowledged, "abcdef");
             assert_eq!(fold(&read(dir.path()).unwrap()), "abcdef", "{fault:?} at {point}, then {second:?}");
             assert!(!dir.path().join("journal.new").exists(), "{fault:?} at {point}, then {second:?}");
+        }
+    }
+}
+
+#[test]
+fn a_journal_begins_with_its_snapshot_or_not_at_all() {
+    let begin = |dir: &Path, disk: &FaultyDisk| {
+        let lock = Arc::new(Lock::acquire(dir, "test").unwrap());
+        Writer::begin(lock, Arc::new(disk.clone()), &super::identity(), b"=abc").map(|mut writer| writer.append(b"+d"))
+    };
+    let (dir, reliable) = (fast_dir(), FaultyDisk::reliable());
+    assert_eq!(begin(dir.path(), &reliable).unwrap().unwrap(), 2);
+    assert_eq!(fold(&read(dir.path()).unwrap()), "abcd");
+    for (point, fault) in matrix(0..reliable.points()) {
+        let dir = fast_dir();
+        let disk = FaultyDisk::with(point, fault);
+        let _ = begin(dir.path(), &disk);
+        assert!(disk.has_crashed(), "{fault:?} at {point}");
+        if journal_in(dir.path()).exists() {
+            assert!(["abc", "abcd"].contains(&&*fold(&open(dir.path()).unwrap().2)), "{fault:?} at {point}");
         }
     }
 }
@@ -217,7 +237,7 @@ fn the_caller_may_stop_at_a_record_that_it_cannot_read() {
     drop(writer);
 
     let refuse = |payload: &[u8]| if payload == b"unknown" { Err("no such record".into()) } else { Ok(()) };
-    let lock = Arc::new(taskrun_engine::journal::Lock::acquire(dir.path(), "test").unwrap());
+    let lock = Arc::new(Lock::acquire(dir.path(), "test").unwrap());
     let disk = Arc::new(taskrun_engine::journal::RealDisk);
     let opened = Writer::open(lock, disk, &super::identity(), |_, payload| refuse(payload));
     let seen = Tail::new(dir.path()).poll(|seen| match seen {
@@ -225,6 +245,7 @@ fn the_caller_may_stop_at_a_record_that_it_cannot_read() {
         Seen::Frame { payload, .. } => refuse(payload),
     });
     for error in [opened.map(|_| ()).unwrap_err(), seen.map(|_| ()).unwrap_err()] {
+        assert!(error.hint().unwrap().contains("taskrun recover"));
         let JournalError::Record { seq, offset: at, source, .. } = error else { panic!("{error}") };
         assert_eq!((seq, at, source.to_string()), (2, offset, "no such record".to_owned()));
     }
