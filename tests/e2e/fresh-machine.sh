@@ -166,7 +166,7 @@ test_release() {
   step 'resume' 300 as "$user" "$resume_command"
   step 'the workload is intact' 60 as "$user" "$workload_command check"
   step 'resume again, nothing to do' 1.5 as "$user" "$resume_command"
-  step 'destroy' 120 as "$user" "$destroy_command"
+  step 'destroy' 400 as "$user" "$destroy_command"
   step 'no process is left' 5 nothing_new processes
   step 'no port is left' 5 nothing_new ports
   step 'no file is left' 30 nothing_new files

@@ -145,6 +145,7 @@ async fn take_away(
 
 /// Removes the state folder itself.
 fn purge(product: &dyn Product, session: &Session) -> Result<(), CliError> {
+    say("removing journal, logs, secrets, and what was downloaded and built");
     product.purge(&session.state)?;
     std::fs::remove_dir_all(&session.state).map_err(|error| {
         CliError::caused(exit::STATE, format!("remove the state folder {}", session.state.display()), &error)

@@ -64,7 +64,7 @@ pub(super) async fn recover(session: &Session, _args: &RecoverArgs) -> Result<u8
         checkpoint.apply(Record::RunStarted(started)).map_err(|error| failed(&error))?;
     }
     let snapshot = serde_json::to_vec(&checkpoint.into_records()).map_err(|error| failed(&error))?;
-    Writer::begin(lock, Arc::new(RealDisk), &session.identity, &snapshot).map_err(|error| journal_error(&error))?;
+    Writer::begin(lock, Arc::new(RealDisk), &session.identity, [snapshot]).map_err(|error| journal_error(&error))?;
     say(format!("recovered: {adopted} tasks were found as they were recorded; {}", show::plan_summary(&plan)));
     say("bring the others up again: taskrun run (what exists is adopted, data is kept)");
     Ok(exit::OK)

@@ -75,11 +75,7 @@ impl Writer {
         let file = match fs::File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let header = Header::new(identity);
-                let (file, size) = prepare(&*disk, lock.dir(), &header, std::iter::empty())?;
-                install(&*disk, lock.dir())?;
-                let next = Place { generation: header.generation, seq: header.first };
-                let writer = Self { lock, disk, file, header, next, size, failed: None };
+                let writer = Self::create(lock, disk, identity, None)?;
                 return Ok((writer, Opened { created: true, torn: None }));
             }
             Err(error) => return Err(JournalError::io("read", &path)(error)),
@@ -103,8 +99,8 @@ impl Writer {
         Ok((writer, Opened { created: false, torn }))
     }
 
-    /// Begins a journal in the folder of `lock`, which has none, with `snapshot` as its first frame. A crash leaves all
-    /// of it or nothing.
+    /// Begins a journal in the folder of `lock`, which has none, with the payloads of `snapshot`, a frame each. A crash
+    /// leaves all of it or nothing.
     ///
     /// # Errors
     /// [`JournalError::TooLarge`] and [`JournalError::Io`].
@@ -112,14 +108,21 @@ impl Writer {
         lock: Arc<Lock>,
         disk: Arc<dyn Disk>,
         identity: &Identity,
-        snapshot: &[u8],
+        snapshot: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<Self, JournalError> {
         remove_temporary(&*disk, lock.dir())?;
+        Self::create(lock, disk, identity, snapshot)
+    }
+
+    fn create(
+        lock: Arc<Lock>,
+        disk: Arc<dyn Disk>,
+        identity: &Identity,
+        snapshot: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<Self, JournalError> {
         let header = Header::new(identity);
-        let first = Place { generation: header.generation, seq: header.first };
-        let (file, size) = prepare(&*disk, lock.dir(), &header, &frame::encode(first, snapshot)?)?;
+        let Prepared { file, size, next } = prepare(&*disk, lock.dir(), &header, snapshot)?;
         install(&*disk, lock.dir())?;
-        let next = Place { seq: first.seq + 1, ..first };
         Ok(Self { lock, disk, file, header, next, size, failed: None })
     }
 
@@ -153,13 +156,7 @@ impl Writer {
     pub fn compact(&mut self, snapshot: impl IntoIterator<Item = Vec<u8>>) -> Result<u64, JournalError> {
         self.require_unfailed()?;
         let header = Header { generation: self.header.generation + 1, first: self.next.seq, ..self.header.clone() };
-        let mut next = Place { generation: header.generation, seq: header.first };
-        let frames = snapshot.into_iter().map(|payload| {
-            let frame = frame::encode(next, &payload);
-            next.seq += 1;
-            frame
-        });
-        let (file, size) = prepare(&*self.disk, self.lock.dir(), &header, frames)?;
+        let Prepared { file, size, next } = prepare(&*self.disk, self.lock.dir(), &header, snapshot)?;
         install(&*self.disk, self.lock.dir()).map_err(|error| self.fail(error))?;
         (self.file, self.size, self.header, self.next) = (file, size, header, next);
         Ok(self.header.first)
@@ -207,42 +204,52 @@ pub fn set_aside(lock: &Lock, disk: &dyn Disk) -> Result<PathBuf, JournalError> 
     Ok(aside)
 }
 
-/// Makes a temporary file of `header` and `frames`, durable but not yet the journal; returns it and its length.
+/// A new file that is not yet the journal.
+struct Prepared {
+    file: Box<dyn DiskFile>,
+    size: u64,
+    next: Place,
+}
+
+/// Makes a temporary file of `header` and the payloads of `snapshot`, a frame each, durable.
 fn prepare(
     disk: &dyn Disk,
     dir: &Path,
     header: &Header,
-    frames: impl Iterator<Item = Result<Vec<u8>, JournalError>>,
-) -> Result<(Box<dyn DiskFile>, u64), JournalError> {
+    snapshot: impl IntoIterator<Item = Vec<u8>>,
+) -> Result<Prepared, JournalError> {
     let path = dir.join(TEMPORARY_NAME);
-    let mut file = disk.create(&path).map_err(JournalError::io("create", &path))?;
-    let size = fill(&mut *file, &path, header, frames).inspect_err(|_| {
+    let file = disk.create(&path).map_err(JournalError::io("create", &path))?;
+    let next = Place { generation: header.generation, seq: header.first };
+    let mut new = Prepared { file, size: 0, next };
+    new.fill(&path, header, snapshot).inspect_err(|_| {
         // Best effort: what cannot be removed now is removed by the next writer.
         let _ = disk.remove(&path);
     })?;
-    Ok((file, size))
+    Ok(new)
 }
 
-/// Writes what a journal begins with into the empty `file`, durably; returns its length.
-fn fill(
-    file: &mut dyn DiskFile,
-    path: &Path,
-    header: &Header,
-    frames: impl Iterator<Item = Result<Vec<u8>, JournalError>>,
-) -> Result<u64, JournalError> {
-    const AT_ONCE: usize = 1 << 20;
-    let mut pending = header.encode();
-    let mut size = 0;
-    for frame in frames {
-        if pending.len() >= AT_ONCE {
-            file.append(&pending).map_err(JournalError::io("write to", path))?;
-            size += pending.len() as u64;
-            pending.clear();
+impl Prepared {
+    fn fill(
+        &mut self,
+        path: &Path,
+        header: &Header,
+        snapshot: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<(), JournalError> {
+        const AT_ONCE: usize = 1 << 20;
+        let mut pending = header.encode();
+        for payload in snapshot {
+            if pending.len() >= AT_ONCE {
+                self.file.append(&pending).map_err(JournalError::io("write to", path))?;
+                self.size += pending.len() as u64;
+                pending.clear();
+            }
+            pending.extend(frame::encode(self.next, &payload)?);
+            self.next.seq += 1;
         }
-        pending.extend(frame?);
+        self.size += pending.len() as u64;
+        self.file.append(&pending).and_then(|()| self.file.sync()).map_err(JournalError::io("write to", path))
     }
-    file.append(&pending).and_then(|()| file.sync()).map_err(JournalError::io("write to", path))?;
-    Ok(size + pending.len() as u64)
 }
 
 /// Makes the temporary file the journal, durably and in one step.

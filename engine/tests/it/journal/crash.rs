@@ -89,7 +89,8 @@ fn a_crash_anywhere_and_another_in_the_recovery_lose_nothing() {
 fn a_journal_begins_with_its_snapshot_or_not_at_all() {
     let begin = |dir: &Path, disk: &FaultyDisk| {
         let lock = Arc::new(Lock::acquire(dir, "test").unwrap());
-        Writer::begin(lock, Arc::new(disk.clone()), &super::identity(), b"=abc").map(|mut writer| writer.append(b"+d"))
+        Writer::begin(lock, Arc::new(disk.clone()), &super::identity(), [b"=abc".to_vec()])
+            .map(|mut writer| writer.append(b"+d"))
     };
     let (dir, reliable) = (fast_dir(), FaultyDisk::reliable());
     assert_eq!(begin(dir.path(), &reliable).unwrap().unwrap(), 2);
