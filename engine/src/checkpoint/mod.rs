@@ -272,15 +272,28 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The records that a compacted journal holds: folded into an empty checkpoint, they give this one.
-    pub fn into_records(self) -> Vec<Record> {
-        let finished = self.run.as_ref().and_then(|run| Some((run.started.run, run.finished?)));
+    /// The payloads of the frames that a compacted journal holds: folded into an empty checkpoint, they give this one.
+    pub fn payloads(&self) -> impl Iterator<Item = serde_json::Result<Vec<u8>>> {
+        /// So that a reader never has to hold much more than one task's state besides what it keeps.
+        const TOGETHER: usize = 1000;
+        let mut records = self.records();
+        std::iter::from_fn(move || {
+            let together: Vec<Record> = records.by_ref().take(TOGETHER).collect();
+            (!together.is_empty()).then(|| serde_json::to_vec(&together))
+        })
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record> {
+        let run = self.run.as_ref();
+        let start = run.map(|run| Record::RunStarted(run.started.clone()));
+        let finished = run.and_then(|run| Some((run.started.run, run.finished?)));
         let end = finished.map(|(run, (at, exit_code))| Record::RunFinished { run, at, exit_code });
-        let mut tasks: Vec<_> = self.tasks.into_iter().collect();
-        tasks.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let tasks = tasks.into_iter().map(|(task, state)| Record::Task { task, state });
+        let mut tasks: Vec<_> = self.tasks.iter().collect();
+        tasks.sort_unstable_by_key(|(task, _)| *task);
+        let task =
+            |(task, state): (&TaskId, &Arc<TaskState>)| Record::Task { task: task.clone(), state: state.clone() };
         // The start of a run marks attempts as abandoned; put before the tasks, it leaves them as they are.
-        self.run.map(|run| Record::RunStarted(run.started)).into_iter().chain(end).chain(tasks).collect()
+        start.into_iter().chain(end).chain(tasks.into_iter().map(task))
     }
 
     fn start(&mut self, starting: Starting) -> Result<(), IllegalTransition> {

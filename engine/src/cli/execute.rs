@@ -124,27 +124,12 @@ impl Execution {
         // It was begun above, so its end can follow.
         let _ = self.checkpoint.apply(end);
         if writer.size() > COMPACT_ABOVE {
-            let records = std::mem::take(&mut self.checkpoint).into_records();
-            let mut snapshot = Length(0);
-            let counted = serde_json::to_writer(&mut snapshot, &records);
-            if counted.is_ok() && snapshot.0 < writer.size() / 2 {
-                writer.compact(records.chunks(1000).map(|some| serde_json::to_vec(some).unwrap_or_default()))?;
+            let lengths = self.checkpoint.payloads().map(|payload| Ok(payload?.len() as u64));
+            if lengths.sum::<serde_json::Result<u64>>().is_ok_and(|snapshot| snapshot < writer.size() / 2) {
+                let snapshot = self.checkpoint.payloads();
+                writer.compact(snapshot.map(|payload| payload.expect("it could be written a moment ago")))?;
             }
         }
-        Ok(())
-    }
-}
-
-/// Counts the bytes that are written to it.
-struct Length(u64);
-
-impl Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }

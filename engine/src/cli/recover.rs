@@ -63,8 +63,8 @@ pub(super) async fn recover(session: &Session, _args: &RecoverArgs) -> Result<u8
         let started = request.started(1, Verb::Run).map_err(|error| failed(&error))?;
         checkpoint.apply(Record::RunStarted(started)).map_err(|error| failed(&error))?;
     }
-    let snapshot = serde_json::to_vec(&checkpoint.into_records()).map_err(|error| failed(&error))?;
-    Writer::begin(lock, Arc::new(RealDisk), &session.identity, [snapshot]).map_err(|error| journal_error(&error))?;
+    let snapshot = checkpoint.payloads().collect::<Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
+    Writer::begin(lock, Arc::new(RealDisk), &session.identity, snapshot).map_err(|error| journal_error(&error))?;
     say(format!("recovered: {adopted} tasks were found as they were recorded; {}", show::plan_summary(&plan)));
     say("bring the others up again: taskrun run (what exists is adopted, data is kept)");
     Ok(exit::OK)

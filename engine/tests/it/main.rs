@@ -2,6 +2,7 @@
 
 mod bad_graphs;
 mod bind;
+mod checkpoint;
 mod crash_matrix;
 mod driver;
 mod journal;
