@@ -175,7 +175,7 @@ impl Session {
         let command = std::env::args().collect::<Vec<_>>().join(" ");
         let lock = Lock::acquire(&self.state, &command).map_err(|error| lock_error(&error))?;
         let stale = lock.predecessor().map(|holder| {
-            let (pid, since) = (holder.pid, &holder.since);
+            let (pid, since) = (holder.process.pid, &holder.since);
             format!("the last run (pid {pid}, since {since}) ended without saying goodbye; going on from its journal")
         });
         let notices = stale.into_iter().collect();

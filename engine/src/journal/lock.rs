@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::process::ProcessId;
+
 /// The name of the lock's file in its state folder.
 const FILE_NAME: &str = "lock";
 /// How long a lock may be held by nobody who can be named: a holder that has not yet written its name, or a killed
@@ -29,12 +31,9 @@ pub struct Lock {
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process id.
-    pub pid: u32,
-    /// When that process started, in clock ticks since boot: together with pid and boot id it names one process.
-    pub start_time: u64,
-    /// The boot during which it started.
-    pub boot_id: String,
+    /// The process.
+    #[serde(flatten)]
+    pub process: ProcessId,
     /// The machine's name.
     pub host: String,
     /// When the lock was taken (RFC 3339, UTC).
@@ -129,19 +128,12 @@ impl Holder {
 
     /// Whether this process is there, as far as one can tell from this machine: that of another machine may be.
     fn may_live(&self) -> bool {
-        let (here, boot_id) = (host(), boot_id());
-        if self.host != here.unwrap_or_default() {
-            return true;
-        }
-        self.boot_id == boot_id.unwrap_or_default() && start_time(self.pid).is_ok_and(|time| time == self.start_time)
+        self.host != host().unwrap_or_default() || self.process.is_alive()
     }
 
     fn myself(command: &str) -> io::Result<Self> {
-        let pid = std::process::id();
         Ok(Self {
-            pid,
-            start_time: start_time(pid)?,
-            boot_id: boot_id()?,
+            process: ProcessId::current()?,
             host: host()?,
             since: jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
             command: command.to_owned(),
@@ -166,7 +158,9 @@ impl Holder {
 
 fn describe(holder: Option<&Holder>) -> String {
     match holder {
-        Some(Holder { pid, host, since, command, .. }) => format!("`{command}` (pid {pid} on {host}, since {since})"),
+        Some(Holder { process, host, since, command }) => {
+            format!("`{command}` (pid {} on {host}, since {since})", process.pid)
+        }
         None => "a run that has not given its name".to_owned(),
     }
 }
@@ -187,19 +181,6 @@ fn take(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// When the process `pid` started, in clock ticks since boot.
-fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The command's name, field 2, stands in parentheses and may hold anything; start time is field 22.
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let time = fields.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
-    time.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in /proc/PID/stat"))
-}
-
-fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
 fn host() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
 }
@@ -218,12 +199,5 @@ mod tests {
         assert!(!take(&stale, &path).unwrap());
         let _new = File::create(&path).unwrap();
         assert!(!take(&stale, &path).unwrap());
-    }
-
-    #[test]
-    fn the_start_of_a_process_is_found() {
-        let pid = std::process::id();
-        assert_eq!(start_time(pid).unwrap(), start_time(pid).unwrap());
-        assert!(start_time(1).unwrap() < start_time(pid).unwrap());
     }
 }

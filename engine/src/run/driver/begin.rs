@@ -1,6 +1,23 @@
 //! From waiting to running: what is to be done with a task whose needs are settled.
 
-use super::*;
+use std::sync::Arc;
+
+use super::{Driver, Prepared, Then};
+use crate::checkpoint::Record;
+use crate::event::EventKind;
+use crate::graph::NodeIndex;
+use crate::outcome::{Failure, Outcome};
+use crate::plan::decide::{Asked, Need, Standing, needs_forbid};
+use crate::plan::files::Afresh;
+use crate::plan::inspect::{Brief, inspect};
+use crate::plan::judge::{Case, judge, judge_at_once};
+use crate::plan::planner::{brief, outside};
+use crate::plan::{Action, Decision};
+use crate::process::{Cancel, Cookie};
+use crate::run::events::now;
+use crate::run::message::{Judged, Message, Outbox};
+use crate::run::state::{Phase, Settlement};
+use crate::world::World;
 
 impl Driver {
     /// All needs of a task are settled: what is to be done with it?

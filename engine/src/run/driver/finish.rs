@@ -1,6 +1,17 @@
 //! From running to settled.
 
-use super::*;
+use std::time::Duration;
+
+use super::{Driver, Prepared, Then};
+use crate::checkpoint::{Finished, Record};
+use crate::event::EventKind;
+use crate::graph::NodeIndex;
+use crate::outcome::Outcome;
+use crate::run::attempt::Ended;
+use crate::run::events::now;
+use crate::run::message::Message;
+use crate::run::retry;
+use crate::run::state::{Phase, Settlement};
 
 impl Driver {
     pub(super) fn ended(&mut self, index: NodeIndex, ended: Ended) {

@@ -1,6 +1,20 @@
 //! From ready to running.
 
-use super::*;
+use std::sync::Arc;
+
+use super::{Driver, Then};
+use crate::checkpoint::{Record, Starting};
+use crate::event::{EventKind, Verb};
+use crate::graph::{NodeIndex, NodeKind};
+use crate::outcome::Outcome;
+use crate::plan::inspect::aside;
+use crate::process::Cookie;
+use crate::run::attempt::{Attempt, Ended};
+use crate::run::events::now;
+use crate::run::journaler::AppendError;
+use crate::run::log::AttemptLog;
+use crate::run::message::{Message, Steps};
+use crate::run::state::Phase;
 
 impl Driver {
     pub(super) fn start(&mut self, index: NodeIndex) {

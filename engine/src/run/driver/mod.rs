@@ -16,25 +16,18 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::attempt::{Attempt, Ended};
-use super::events::{EventSink, now};
+use super::events::EventSink;
 use super::journaler::{Append, AppendError, Journaler};
-use super::log::AttemptLog;
-use super::message::{Judged, Message, Outbox, Steps};
-use super::retry;
+use super::message::{Message, Outbox};
 use super::scheduler::Scheduler;
 use super::state::{Phase, RunState, Settlement};
 use begin::Question;
 
-use crate::checkpoint::{Checkpoint, Finished, Record, Starting};
-use crate::event::{Counts, EventKind, Verb};
-use crate::graph::{NodeIndex, NodeKind};
-use crate::outcome::{Failure, Outcome};
-use crate::plan::decide::{Asked, Need, Standing, needs_forbid};
-use crate::plan::files::Afresh;
-use crate::plan::inspect::{Brief, Inspection, aside, inspect};
-use crate::plan::judge::{Case, judge, judge_at_once};
-use crate::plan::planner::{brief, outside};
+use crate::checkpoint::{Checkpoint, Record};
+use crate::event::Counts;
+use crate::graph::NodeIndex;
+use crate::outcome::Outcome;
+use crate::plan::inspect::Inspection;
 use crate::plan::{Action, Decision, Plan, Reason, Wanted};
 use crate::process::{Cancel, Cookie, Level};
 use crate::world::World;

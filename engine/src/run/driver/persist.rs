@@ -1,6 +1,10 @@
 //! The journal: what became ready together is made durable together, and only then acted upon.
 
-use super::*;
+use super::{Driver, Then};
+use crate::checkpoint::Record;
+use crate::process::Level;
+use crate::run::journaler::AppendError;
+use crate::run::state::{Phase, Settlement};
 
 impl Driver {
     pub(super) fn persist(&mut self, record: Record, then: Then) {

@@ -1,6 +1,9 @@
 //! Stopping: no new attempts, and word of what is waited for.
 
-use super::*;
+use super::Driver;
+use crate::event::EventKind;
+use crate::process::Level;
+use crate::run::state::{Phase, Settlement};
 
 impl Driver {
     pub(super) fn stop(&mut self, level: Level) {

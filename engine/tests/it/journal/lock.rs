@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use taskrun_engine::journal::{Holder, Lock, LockError};
+use taskrun_engine::process::ProcessId;
 
 use super::{child, child_role};
 
@@ -26,8 +27,8 @@ fn the_second_is_refused_with_the_name_of_the_first() {
     let error = Lock::acquire(dir.path(), "resume").unwrap_err();
     let text = error.to_string();
     let holder = held_by(Err(error));
-    assert_eq!((holder.pid, holder.command.as_str()), (std::process::id(), "run --until CLOUD-3"));
-    let Holder { pid, host, since, .. } = &holder;
+    assert_eq!((holder.process.pid, holder.command.as_str()), (std::process::id(), "run --until CLOUD-3"));
+    let Holder { process: ProcessId { pid, .. }, host, since, .. } = &holder;
     let expected =
         format!("{} is in use by `run --until CLOUD-3` (pid {pid} on {host}, since {since})", dir.path().display());
     assert_eq!(text, expected);
@@ -62,7 +63,7 @@ fn a_dead_run_is_not_taken_for_the_holder() {
     let lock = Lock::acquire(dir.path(), "run").unwrap();
     let mut dead = Holder::of(dir.path()).unwrap();
     drop(lock);
-    dead.start_time += 1;
+    dead.process.start_time += 1;
     fs::write(&path, serde_json::to_string(&dead).unwrap()).unwrap();
     assert_eq!(Holder::of(dir.path()), None);
 
@@ -79,7 +80,7 @@ fn a_killed_holder_is_recognised_even_if_its_child_lives_on() {
     let dir = tempfile::tempdir().unwrap();
     let (mut holder, grandchild) = spawn_holder(dir.path());
     let refused = held_by(Lock::acquire(dir.path(), "resume"));
-    assert_eq!((refused.pid, refused.command.as_str()), (holder.id(), "hold"));
+    assert_eq!((refused.process.pid, refused.command.as_str()), (holder.id(), "hold"));
     assert_eq!(Holder::of(dir.path()), Some(refused.clone()));
 
     holder.kill().unwrap();
