@@ -146,15 +146,23 @@ impl MlflowTask {
         let password = view.secret(&place.database.password.name.to_string())?;
         // The password is made of letters and digits: it needs no encoding in a URI.
         let uri = place.store_uri().replace("{}", password.expose());
+        // It locks the database by a file that it never removes, and keeps an id of its own in the user's home.
+        let home = view.state_dir().join("tmp").join(format!("{SERVICE}-{}", jiff::Timestamp::now().as_nanosecond()));
+        std::fs::create_dir_all(&home).map_err(|error| files::failure("make", &home, &error))?;
         let command = Command::new(BaseRuntime::program(&place.runtime.mlflow_env, "python"))
             .args(["-I", "-"])
             .args(args)
             .stdin(ADMIN)
             .env(STORE_URI, uri)
             .env("MLFLOW_DISABLE_TELEMETRY", "true")
+            .env("HOME", &home)
+            .env("XDG_CONFIG_HOME", &home)
+            .env("TMPDIR", &home)
             .dir(view.state_dir())
             .timeout(ADMIN_TIMEOUT);
-        view.command(command).await.map(|_| ())
+        let told = view.command(command).await;
+        files::remove(&home)?;
+        told.map(|_| ())
     }
 
     async fn prove_run(&self, view: &View, place: &Place) -> Result<(), Failure> {
