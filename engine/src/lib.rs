@@ -46,6 +46,7 @@ pub mod secret;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 pub mod world;
 
 pub use id::{TaskId, TaskIdError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{EdgeRef, IntoNodeReferences};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 
 use crate::{TaskId, fingerprint};
 
@@ -42,7 +42,6 @@ pub struct Pool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// What the task is called.
-    #[serde(deserialize_with = "borrowed_id")]
     pub id: TaskId,
     /// One line for people.
     pub title: Option<Box<str>>,
@@ -322,11 +321,6 @@ impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
-}
-
-/// An id out of a text that is already in memory: one copy less for each task of a cached graph.
-fn borrowed_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TaskId, D::Error> {
-    TaskId::new(<&str>::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
 /// A JSON value inside of a format that does not describe itself.
