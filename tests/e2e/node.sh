@@ -120,11 +120,12 @@ node_processes() {
 
 node_ports() { ip netns exec "$netns" ss --no-header --listening --tcp --udp --numeric | awk '{ print $1, $5 }' | sort; }
 
-# What a fresh Debian has not, but for what building, apt, the system and its PostgreSQL leave; and its accounts.
+# What a fresh Debian has not, but for what building, apt, the system and its PostgreSQL leave; and its accounts (their
+# files are written anew also when an account has come and gone).
 node_files() {
   local kept postgres
   postgres=$(stat --format=%u "$run/root/var/lib/postgresql" 2>/dev/null || echo 65534)
-  kept="^(${user_home#/}/(\.cargo|\.rustup|taskrun/target)|var/log|var/lib/(postgresql|systemd|apt|dpkg)|var/cache/(apt|debconf|ldconfig)|tmp|var/tmp/systemd-private)"
+  kept="^(${user_home#/}/(\.cargo|\.rustup|taskrun/target)|etc/(passwd|group|shadow|gshadow|subuid|subgid)-?|var/log|var/lib/(postgresql|systemd|apt|dpkg)|var/cache/(apt|debconf|ldconfig)|tmp|var/tmp/systemd-private)"
   {
     (cd "$run/upper" && find . -mindepth 1 -not -type d -printf '%P\n') | sed --regexp-extended "\\,$kept,d"
     (cd "/proc/$leader/root" && find tmp dev/shm -mindepth 1 -not -path '*systemd-private*' -not -uid "$postgres" -not -name '.*-unix')
