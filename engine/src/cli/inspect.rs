@@ -9,6 +9,7 @@ use super::product::Product;
 use super::request::Request;
 use super::session::{Purpose, Session, graph_file};
 use super::{show, status};
+use crate::TaskId;
 use crate::checkpoint::{Checkpoint, Status};
 use crate::graph::render::{Class, NodeState, Overlay, dot, json as to_json, mermaid};
 use crate::graph::{Graph, NodeIndex, critical};
@@ -40,18 +41,18 @@ pub(super) fn graph(product: &dyn Product, global: &Global, args: &GraphArgs) ->
     // The plain graph needs neither configuration nor state.
     let session = if args.plain { None } else { Some(Session::open(product, global, Purpose::default())?) };
     let loaded;
-    let (graph, checkpoint) = match &session {
-        Some(session) => (&session.world.graph, session.read()?),
+    let (graph, (checkpoint, driven)) = match &session {
+        Some(session) => (&session.world.graph, session.observe()?),
         None => {
             let file = graph_file(global);
             loaded = crate::graph::load(&file)?;
-            (&loaded, Checkpoint::default())
+            (&loaded, (Checkpoint::default(), false))
         }
     };
     let until = SelectionArgs { until: args.until.clone(), ..SelectionArgs::default() };
     let shown = Request::new(until).resolve(graph, &checkpoint)?.wanted;
     let states = match checkpoint.run {
-        Some(_) => graph.indices().map(|task| state_of(graph, &checkpoint, task)).collect(),
+        Some(_) => graph.indices().map(|task| state_of(&graph[task].id, &checkpoint, driven)).collect(),
         None => Vec::new(),
     };
     let critical = critical_path(graph, &checkpoint, &shown);
@@ -63,8 +64,8 @@ pub(super) fn graph(product: &dyn Product, global: &Global, args: &GraphArgs) ->
     })
 }
 
-fn state_of(graph: &Graph, checkpoint: &Checkpoint, task: NodeIndex) -> NodeState {
-    let status = status::now_of(checkpoint, checkpoint.tasks.get(&graph[task].id));
+fn state_of(id: &TaskId, checkpoint: &Checkpoint, driven: bool) -> NodeState {
+    let status = status::now_of(checkpoint.tasks.get(id), driven);
     let class = match status {
         Status::Pending => Class::Pending,
         Status::Running => Class::Running,

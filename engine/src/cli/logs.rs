@@ -9,7 +9,7 @@ use super::error::{CliError, exit};
 use super::execute::{make_reporter, run_folder};
 use super::main::say;
 use super::session::Session;
-use super::status::{is_driven, now_of};
+use super::status::now_of;
 use crate::checkpoint::{Checkpoint, Status};
 use crate::event::{Event, EventKind};
 use crate::report::{LogTail, RunHistory, html};
@@ -19,13 +19,13 @@ use crate::run::events::now;
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
-    let mut checkpoint = session.read()?;
+    let (mut checkpoint, mut driven) = session.observe()?;
     let id = session.task_id(&checkpoint, &args.id)?;
     let attempt_of = |checkpoint: &Checkpoint| args.attempt.or(Some(checkpoint.tasks.get(&id)?.attempt));
-    while args.follow && attempt_of(&checkpoint).is_none() && is_driven(&checkpoint) {
+    while args.follow && attempt_of(&checkpoint).is_none() && driven {
         // Its turn may still come.
         std::thread::sleep(INTERVAL);
-        checkpoint = session.read()?;
+        (checkpoint, driven) = session.observe()?;
     }
     let Some(attempt) = attempt_of(&checkpoint) else {
         say(format!("{id} has not run yet"));
@@ -36,11 +36,11 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
     let mut goes_on = args.follow;
     while goes_on && written != Copied::Closed {
         std::thread::sleep(INTERVAL);
-        let checkpoint = session.read()?;
+        let (checkpoint, driven) = session.observe()?;
         let state = checkpoint.tasks.get(&id);
         let this_attempt = state.is_some_and(|state| state.attempt == attempt);
         // What it wrote before it ended is copied after its end was seen.
-        goes_on = now_of(&checkpoint, state) == Status::Running && this_attempt;
+        goes_on = now_of(state, driven) == Status::Running && this_attempt;
         let position = if let Copied::UpTo(position) = written { position } else { 0 };
         written = copy(&path, position)?;
     }
@@ -102,8 +102,9 @@ pub(super) fn watch(session: &Session, global: &Global) -> Result<u8, CliError> 
             reporter.finish();
             return Ok(code);
         }
-        let run = session.read()?.run.filter(|run| run.started.run == number && run.finished.is_none());
-        if !run.is_some_and(|run| run.started.driver.is_alive()) && follower.is_quiet() {
+        let (checkpoint, driven) = session.observe()?;
+        let goes_on = driven && checkpoint.run.is_some_and(|run| run.started.run == number);
+        if !goes_on && follower.is_quiet() {
             reporter.finish();
             say(format!("run {number} ended without saying goodbye; go on with it by `taskrun resume`"));
             return Ok(exit::FAILED);

@@ -1,5 +1,7 @@
 //! `output` and `env`: what tasks gave, for people and scripts.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::args::{EnvArgs, OutputArgs};
@@ -8,7 +10,7 @@ use super::main::print;
 use super::session::Session;
 use super::status::now_of;
 use crate::TaskId;
-use crate::checkpoint::{Checkpoint, Status};
+use crate::checkpoint::{Checkpoint, Status, TaskState};
 use crate::plan::inspect::field_of;
 
 /// The outputs in the journal, by task, in the order of the ids.
@@ -25,7 +27,7 @@ fn outputs(session: &Session, checkpoint: &Checkpoint) -> Vec<(TaskId, Value)> {
 }
 
 pub(super) fn output(session: &Session, args: &OutputArgs) -> Result<u8, CliError> {
-    let checkpoint = session.read()?;
+    let (checkpoint, driven) = session.observe()?;
     let outputs = outputs(session, &checkpoint);
     let Some(id) = &args.id else {
         let all: Map<String, Value> = outputs.into_iter().map(|(id, value)| (id.to_string(), value)).collect();
@@ -33,7 +35,7 @@ pub(super) fn output(session: &Session, args: &OutputArgs) -> Result<u8, CliErro
     };
     let id = session.task_id(&checkpoint, id)?;
     let Some((_, value)) = outputs.iter().find(|(known, _)| *known == id) else {
-        return Err(nothing_given(&checkpoint, &id));
+        return Err(nothing_given(&id, checkpoint.tasks.get(&id), driven));
     };
     let Some(value) = field_of(value, args.field.as_deref()) else {
         let fields: Vec<&String> = value.as_object().map(|fields| fields.keys().collect()).unwrap_or_default();
@@ -48,13 +50,12 @@ pub(super) fn output(session: &Session, args: &OutputArgs) -> Result<u8, CliErro
 }
 
 /// Why a task has no output.
-fn nothing_given(checkpoint: &Checkpoint, id: &TaskId) -> CliError {
-    let state = checkpoint.tasks.get(id);
+fn nothing_given(id: &TaskId, state: Option<&Arc<TaskState>>, driven: bool) -> CliError {
     if state.is_some_and(|state| state.done.is_some()) {
         return CliError::usage(format!("{id} gives no output"))
             .with_hint("a command gives what it writes to the file $TASKRUN_OUTPUT, as JSON");
     }
-    let status = now_of(checkpoint, state);
+    let status = now_of(state, driven);
     let hint = match status {
         Status::Running => "wait for its end: taskrun watch".to_owned(),
         Status::Failed => format!("see what it wrote: taskrun logs {id}; then: taskrun run {id}"),

@@ -110,6 +110,24 @@ impl Session {
         read_checkpoint(&self.state, &self.identity)
     }
 
+    /// As [`read`](Self::read); also whether the last run goes on.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub fn observe(&self) -> Result<(Checkpoint, bool), CliError> {
+        let mut gone = None;
+        loop {
+            let checkpoint = self.read()?;
+            let unfinished = checkpoint.run.as_ref().filter(|run| run.finished.is_none());
+            match unfinished.map(|run| run.started.driver) {
+                Some(driver) if driver.is_alive() => return Ok((checkpoint, true)),
+                // It may have written its end between the look at the journal and that at the process.
+                Some(driver) if gone != Some(driver) => gone = Some(driver),
+                _ => return Ok((checkpoint, false)),
+            }
+        }
+    }
+
     /// The id of a task of the graph, or of one that only `checkpoint` knows, as the user wrote it.
     ///
     /// # Errors

@@ -9,13 +9,13 @@ use super::main::print;
 use super::session::Session;
 use super::show;
 use crate::TaskId;
-use crate::checkpoint::{Checkpoint, Status, TaskState};
+use crate::checkpoint::{Status, TaskState};
 
 /// The version of the JSON.
 const VERSION: u32 = 1;
 
 pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError> {
-    let checkpoint = session.read()?;
+    let (checkpoint, driven) = session.observe()?;
     let mut ids: Vec<TaskId> =
         session.world.graph.indices().map(|index| session.world.graph[index].id.clone()).collect();
     let orphans = checkpoint.tasks.keys().filter(|id| session.world.graph.find(id).is_none());
@@ -28,7 +28,7 @@ pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError>
             .map(|id| {
                 let state = checkpoint.tasks.get(id);
                 let mut entry = json!({
-                    "state": now_of(&checkpoint, state),
+                    "state": now_of(state, driven),
                     "since": state.map(|state| state.since),
                     "attempt": state.map_or(0, |state| state.attempt),
                     "reason": state.map_or_else(|| "never run".to_owned(), reason),
@@ -44,7 +44,7 @@ pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError>
             let (at, code) = run.finished.map_or((None, None), |(at, code)| (Some(at), Some(code)));
             json!({
                 "run": run.started.run, "verb": run.started.verb, "started": run.started.at,
-                "finished": at, "exit_code": code, "running": at.is_none() && run.started.driver.is_alive(),
+                "finished": at, "exit_code": code, "running": driven,
             })
         });
         let status =
@@ -57,7 +57,7 @@ pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError>
         let orphan = if session.world.graph.find(id).is_none() { " (no longer in the graph)" } else { "" };
         rows.push(vec![
             id.to_string(),
-            now_of(&checkpoint, state).to_string(),
+            now_of(state, driven).to_string(),
             state.map_or_else(|| "-".to_owned(), |state| ago(state.since)),
             state.map_or_else(|| "-".to_owned(), |state| state.attempt.to_string()),
             state.map_or_else(|| "never run".to_owned(), reason) + orphan,
@@ -66,15 +66,10 @@ pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError>
     print(&redactor.redact_str(&show::table(&rows)))
 }
 
-/// What a task does now: an attempt whose program is gone was interrupted.
-pub(super) fn now_of(checkpoint: &Checkpoint, state: Option<&std::sync::Arc<TaskState>>) -> Status {
+/// What a task does now, while its run is `driven` or after that: an attempt whose program is gone was interrupted.
+pub(super) fn now_of(state: Option<&std::sync::Arc<TaskState>>, driven: bool) -> Status {
     let Some(state) = state else { return Status::Pending };
-    if state.status == Status::Running && !is_driven(checkpoint) { Status::Interrupted } else { state.status }
-}
-
-/// Whether the last run goes on.
-pub(super) fn is_driven(checkpoint: &Checkpoint) -> bool {
-    checkpoint.run.as_ref().is_some_and(|run| run.finished.is_none() && run.started.driver.is_alive())
+    if state.status == Status::Running && !driven { Status::Interrupted } else { state.status }
 }
 
 /// The most telling thing about a task: its error, what is missing, or why it ran.

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::program::Stand;
 
 const TASKS: usize = 30;
-/// The task that fills the disk, as any other program may.
+/// The task that fills the disk, once, as any other program may.
 const GLUTTON: usize = 9;
 /// Tells the test below that it is the child of the one above it.
 const ROLE: &str = "TASKRUN_TEST_FULL_DISK";
@@ -50,7 +50,11 @@ fn child_with_a_small_disk() {
     let mut graph = String::from("version: 1\ntasks:\n");
     for i in 0..TASKS {
         let needs = if i >= 3 { format!("T{}", i - 3) } else { String::new() };
-        let fill = if i == GLUTTON { "; cat /dev/zero > .taskrun/ballast 2> /dev/null || true" } else { "" };
+        let fill = if i == GLUTTON {
+            "; [ -e filled ] || { touch filled; cat /dev/zero > .taskrun/ballast 2> /dev/null || true; }"
+        } else {
+            ""
+        };
         graph.push_str(&format!("  T{i}: {{needs: [{needs}], run: 'echo x >> effect{i}{fill}'}}\n"));
     }
     let stand = Stand::new(&graph);
