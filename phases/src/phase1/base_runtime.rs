@@ -181,7 +181,7 @@ impl Task for BaseRuntimeTask {
             (output.minio.path.clone(), vec!["--version"]),
             (postgres.program("postgres"), vec!["--version"]),
             (BaseRuntime::program(&output.platform_env, "python"), vec!["-c", "import minio, supervisor"]),
-            (mlflow, vec!["-c", "import mlflow.version, psycopg2, boto3"]),
+            (mlflow, vec!["-c", "import mlflow.version, psycopg2, boto3, prometheus_flask_exporter"]),
         ];
         for (program, args) in programs {
             let command = run_as::service_user(&machine, &program).args(args).dir("/").timeout(VERSION_TIMEOUT);

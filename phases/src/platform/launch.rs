@@ -32,7 +32,7 @@ pub struct Launch {
     pub secrets: PathBuf,
     /// The value of [`MARK`].
     pub mark: String,
-    /// The folder for its temporary files, which are nobody else's business.
+    /// The folder for its temporary files, which are nobody else's business. It is emptied before each start.
     pub temporary: PathBuf,
 }
 
@@ -60,7 +60,11 @@ fn prepare(file: &Path) -> io::Result<Command> {
             command.env(name, value);
         }
     }
-    fs::create_dir_all(&temporary)?;
+    // What its last life has left there is of no use to this one.
+    match fs::remove_dir_all(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::create_dir_all(&temporary)?,
+    }
     if let Some((uid, gid)) = user {
         std::os::unix::fs::chown(&temporary, Some(uid), Some(gid))?;
     }

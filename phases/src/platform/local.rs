@@ -48,6 +48,11 @@ impl Local {
         machine.sockets.join("supervisor.sock")
     }
 
+    /// The folder for the temporary files of a service, emptied before each of its starts; `home` is the state folder.
+    pub fn temporary(home: &Path, service: &str) -> PathBuf {
+        home.join("tmp").join(service)
+    }
+
     /// The client of the supervisor.
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
@@ -126,7 +131,7 @@ impl Local {
                 _ => {}
             }
         }
-        files::remove(&self.temporary(name))?;
+        files::remove(&Self::temporary(&self.home, name))?;
         targets::remove(&self.home, name)?;
         if self.supervisor.is_up().await.unwrap_or(false) {
             self.supervisor.reload().await.map_err(failure)?;
@@ -216,7 +221,7 @@ impl Local {
             user: self.user,
             secrets: view.secrets().path().to_owned(),
             mark: marked::mark(&self.home, &service.name),
-            temporary: self.temporary(&service.name),
+            temporary: Self::temporary(&self.home, &service.name),
         };
         let json = serde_json::to_string_pretty(&launch)
             .map_err(|error| Failure::caused(Persistence::Permanent, "describe the service", &error))?;
@@ -233,10 +238,6 @@ impl Local {
         write_if_changed(&self.program_file(&service.name), &program)?;
         targets::write(&self.home, service)?;
         Ok(changed)
-    }
-
-    fn temporary(&self, name: &str) -> PathBuf {
-        self.home.join("tmp").join(name)
     }
 
     fn launch_file(&self, name: &str) -> PathBuf {
