@@ -16,7 +16,11 @@ use crate::outputs::{Accelerators, Gpu};
 /// # Errors
 /// That reason.
 pub fn open() -> Result<Nvml, String> {
-    let nvml = Nvml::init().map_err(|error| match error {
+    usable(Nvml::init())
+}
+
+fn usable(nvml: Result<Nvml, NvmlError>) -> Result<Nvml, String> {
+    let nvml = nvml.map_err(|error| match error {
         NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => "no NVIDIA driver is installed".to_owned(),
         NvmlError::DriverNotLoaded => "the NVIDIA driver is installed and its module is not loaded".to_owned(),
         other => format!("the NVIDIA driver does not answer: {other}"),
@@ -124,4 +128,59 @@ pub fn metrics(nvml: &Nvml) -> Result<Registry, NvmlError> {
         set(&power, device.power_usage().map(|milliwatts| f64::from(milliwatts) / 1000.0));
     }
     Ok(registry)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Loads the stand-in for NVIDIA's library, compiled with these options.
+    fn stand_in(options: &[&str]) -> (tempfile::TempDir, Result<Nvml, NvmlError>) {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libnvidia-ml.so.1");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/assets/nvml.c");
+        let mut compile = Command::new("cc");
+        compile.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&library).args(options).arg(source);
+        assert!(compile.status().unwrap().success());
+        let nvml = Nvml::builder().lib_path(library.as_os_str()).init();
+        (folder, nvml)
+    }
+
+    #[test]
+    fn a_gpu_is_divided_into_slots() {
+        let (_folder, nvml) = stand_in(&[]);
+        let found = accelerators(&nvml.unwrap(), 4).unwrap();
+        assert_eq!((&*found.driver, &*found.cuda), ("570.86.15", "12.8"));
+        let slots: Vec<_> = found.slots().map(|(gpu, mib)| (gpu.uuid.clone(), mib)).collect();
+        assert_eq!(slots, vec![("GPU-0".to_owned(), 20 * 1024); 4]);
+    }
+
+    #[test]
+    fn a_partitioned_gpu_is_its_instances() {
+        let (_folder, nvml) = stand_in(&["-DMIG"]);
+        let found = accelerators(&nvml.unwrap(), 1).unwrap();
+        let instances: Vec<_> = found.devices.iter().map(|gpu| (&*gpu.uuid, gpu.mig, gpu.memory_mib)).collect();
+        assert_eq!(instances, [("MIG-1", true, 10 * 1024), ("MIG-3", true, 10 * 1024)]);
+    }
+
+    #[test]
+    fn what_a_device_does_not_tell_is_left_out() {
+        let (_folder, nvml) = stand_in(&[]);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics(&nvml.unwrap()).unwrap()).unwrap();
+        crate::testing::snapshot("gpu-metrics", &text);
+    }
+
+    #[test]
+    fn without_a_gpu_the_reason_is_told() {
+        let (_folder, none) = stand_in(&["-DDEVICES=0"]);
+        assert_eq!(usable(none).unwrap_err(), "no NVIDIA GPU is in this machine");
+        let (_folder, unloaded) = stand_in(&["-DUNLOADED"]);
+        assert_eq!(usable(unloaded).unwrap_err(), "the NVIDIA driver is installed and its module is not loaded");
+        let absent = Nvml::builder().lib_path("/nonexistent/libnvidia-ml.so.1".as_ref()).init();
+        assert_eq!(usable(absent).unwrap_err(), "no NVIDIA driver is installed");
+    }
 }
