@@ -14,7 +14,7 @@ use crate::cli;
 use crate::config::{self, Config};
 use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
-use crate::phase2::PlatformUp;
+use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
 use crate::tools::cache;
 
@@ -34,6 +34,8 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     add(&mut registry, "CLOUD-1.1", move || Ok(BaseRuntimeTask::new(&config)));
     let config = with(&shared);
     add(&mut registry, "CLOUD-2.1", move || Ok(PlatformUp::new(&config)));
+    let config = with(&shared);
+    add(&mut registry, "CLOUD-2.2", move || Ok(GpuTask::new(&config)));
     let config = with(&shared);
     add(&mut registry, "CLOUD-3.1", move || Ok(ObjectStoreTask::new(&config)));
     let config = with(&shared);
