@@ -84,12 +84,13 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command()]
+        vec![cli::cloud::command(), cli::open::command()]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
             "cloud" => cli::cloud::cloud(args, session).await,
+            "open" => cli::open::open(args, session),
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }
     }

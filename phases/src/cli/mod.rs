@@ -1,3 +1,4 @@
 //! The verbs that this product adds.
 
 pub(crate) mod cloud;
+pub(crate) mod open;

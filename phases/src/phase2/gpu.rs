@@ -55,6 +55,7 @@ fn service(local: &Local, machine: &Machine) -> Service {
         endpoints: [("metrics".to_owned(), format!("http://127.0.0.1:{port}/metrics"))].into(),
         health: Health::Http(format!("http://127.0.0.1:{port}/healthz")),
         metrics: vec![Metrics::of_port("gpu", port)],
+        login: None,
         stop_signal: "TERM".to_owned(),
         stop_seconds: 5,
     }
