@@ -16,7 +16,7 @@ use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Tra
 
 use crate::config::{Config, TrackingConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Database, Machine, ObjectStore, Platform, Tracking};
-use crate::platform::{Health, Local, Metrics, SecretEnv, Service};
+use crate::platform::{Health, Local, Metrics, SecretEnv, SecretFiles, Service};
 use crate::tools::files;
 use crate::tools::mlflow::{Mlflow, MlflowError};
 use crate::tools::s3::S3;
@@ -137,6 +137,7 @@ impl MlflowTask {
             command: command.to_vec(),
             env: env.map(|(name, value)| (name.to_owned(), value)).into(),
             secret_env: secret_env.into(),
+            secret_files: SecretFiles::default(),
             dir: place.folder.clone(),
             endpoints: BTreeMap::from([("tracking".to_owned(), place.url.clone())]),
             health: Health::Http(format!("{}/health", place.url)),

@@ -31,7 +31,7 @@ fn borrow_caches(folder: &Path) {
     let Some(home) = std::env::var_os("HOME") else { return };
     let ours = Path::new(&home).join(".cache/taskrun");
     std::fs::create_dir(folder).unwrap();
-    for part in ["uv", "go", "minio"] {
+    for part in ["uv", "go", "minio", "alertmanager"] {
         std::fs::create_dir_all(ours.join(part)).unwrap();
         std::os::unix::fs::symlink(ours.join(part), folder.join(part)).unwrap();
     }
