@@ -16,7 +16,7 @@ use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
-use crate::phase4::MonitoringTask;
+use crate::phase4::{DashboardsTask, MonitoringTask};
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -43,7 +43,9 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
     let config = with(&shared);
     add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&config)));
-    add(&mut registry, "CLOUD-4.1", move || Ok(MonitoringTask::new(&shared)));
+    let config = with(&shared);
+    add(&mut registry, "CLOUD-4.1", move || Ok(MonitoringTask::new(&config)));
+    add(&mut registry, "CLOUD-4.2", move || Ok(DashboardsTask::new(&shared)));
     registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     registry
 }

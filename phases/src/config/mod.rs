@@ -1,5 +1,6 @@
 //! The configuration: what is wanted. See `config/local.yaml` for the one that is used by default.
 
+mod dashboards;
 mod gpu;
 mod load;
 mod monitoring;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretSource;
 
+pub use dashboards::{ArchiveConfig, DashboardsConfig};
 pub use gpu::GpuConfig;
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
@@ -52,6 +54,9 @@ pub struct Config {
     /// Monitoring.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
+    /// Dashboards.
+    #[serde(default)]
+    pub dashboards: DashboardsConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -88,6 +93,8 @@ pub struct Tools {
     /// A folder with programs of Prometheus (`prometheus`, `promtool`, `alertmanager`, `amtool`, `node_exporter`,
     /// `postgres_exporter`, or as Debian calls them); by default those on PATH, and what is missing is unpacked.
     pub prometheus: Option<PathBuf>,
+    /// The folder of an unpacked Grafana; by default `grafana` on PATH, else one is fetched.
+    pub grafana: Option<PathBuf>,
     /// The Python that environments are made with, 3.10 to 3.13; by default `python3` on PATH.
     pub python: Option<PathBuf>,
 }
@@ -168,6 +175,7 @@ impl Default for Config {
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
             monitoring: MonitoringConfig::default(),
+            dashboards: DashboardsConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

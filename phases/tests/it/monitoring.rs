@@ -181,7 +181,9 @@ fn a_stopped_service_fires_its_alert_which_arrives_and_resolves() {
     let told = |status: &str, alert: &str| {
         let heard = heard.lock().unwrap();
         heard.iter().flat_map(|message| message["alerts"].as_array().unwrap()).any(|found| {
-            found["status"] == status && found["labels"]["alertname"] == alert && found["annotations"]["action"].is_string()
+            found["status"] == status
+                && found["labels"]["alertname"] == alert
+                && found["annotations"]["action"].is_string()
         })
     };
     watched.wait("the webhook hears of it", |_| told("firing", "ServiceDown"));
