@@ -17,6 +17,7 @@ use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
+use crate::phase6::FederationTask;
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -45,7 +46,9 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&config)));
     let config = with(&shared);
     add(&mut registry, "CLOUD-4.1", move || Ok(MonitoringTask::new(&config)));
-    add(&mut registry, "CLOUD-4.2", move || Ok(DashboardsTask::new(&shared)));
+    let config = with(&shared);
+    add(&mut registry, "CLOUD-4.2", move || Ok(DashboardsTask::new(&config)));
+    add(&mut registry, "CLOUD-6.2", move || Ok(FederationTask::new(&shared)));
     registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     registry
 }

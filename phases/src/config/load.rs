@@ -119,6 +119,7 @@ fn check(config: &Config) -> Vec<Fault> {
     }
     faults.extend(config.monitoring.faults(&config.secrets));
     faults.extend(config.dashboards.faults());
+    faults.extend(config.hpc.faults(&config.secrets));
     faults
 }
 

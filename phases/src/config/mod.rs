@@ -2,6 +2,7 @@
 
 mod dashboards;
 mod gpu;
+mod hpc;
 mod load;
 mod monitoring;
 mod ports;
@@ -15,6 +16,7 @@ use taskrun_engine::secret::SecretSource;
 
 pub use dashboards::{ArchiveConfig, DashboardsConfig};
 pub use gpu::GpuConfig;
+pub use hpc::{HpcConfig, HpcPrometheusConfig};
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use ports::Ports;
@@ -57,6 +59,9 @@ pub struct Config {
     /// Dashboards.
     #[serde(default)]
     pub dashboards: DashboardsConfig,
+    /// The HPC side.
+    #[serde(default)]
+    pub hpc: HpcConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -176,6 +181,7 @@ impl Default for Config {
             gpu: GpuConfig::default(),
             monitoring: MonitoringConfig::default(),
             dashboards: DashboardsConfig::default(),
+            hpc: HpcConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

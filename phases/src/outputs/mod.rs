@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
-pub use self::monitoring::{Dashboards, GrafanaServer, Monitoring, MonitoringPrograms};
+pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 use crate::config::Ports;
 

@@ -71,3 +71,16 @@ pub struct GrafanaServer {
 impl Output for Dashboards {
     const KIND: &'static str = "dashboards";
 }
+
+/// CLOUD-6.2: both sides are seen in one place, the cloud side's Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Federation {
+    /// The Prometheus of the HPC side.
+    pub hpc_prometheus_url: String,
+    /// The values of the label `cluster`.
+    pub clusters: Vec<String>,
+}
+
+impl Output for Federation {
+    const KIND: &'static str = "federation";
+}

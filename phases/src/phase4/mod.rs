@@ -1,9 +1,9 @@
 //! Phase 4: monitoring.
 
-mod dashboards;
-mod monitoring;
-mod panels;
-mod server;
+pub(crate) mod dashboards;
+pub(crate) mod monitoring;
+pub(crate) mod panels;
+pub(crate) mod server;
 pub mod task_exporter;
 
 pub use dashboards::DashboardsTask;

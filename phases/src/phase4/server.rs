@@ -9,12 +9,14 @@ use serde::Serialize;
 use taskrun_engine::context::View;
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
+use taskrun_engine::secret::SecretRef;
 
 use crate::config::{AlertsConfig, MonitoringConfig};
 use crate::outputs::{MonitoringPrograms, ServiceUser};
 use crate::platform::{Health, Local, Metrics, SecretFiles, Service};
 use crate::tools::files;
 use crate::tools::prometheus::{PrometheusError, metric};
+use crate::tools::scratch::Scratch;
 use crate::tools::template::{fill, fill_angled};
 
 /// How long `promtool` may take.
@@ -46,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) monitoring: MonitoringConfig,
     /// The programs.
     pub(crate) programs: MonitoringPrograms,
+    /// The password that it scrapes another Prometheus with; it is [at this path](Self::PASSWORD_FILE) for it.
+    pub(crate) password: Option<SecretRef>,
 }
 
 /// What the template of the configuration is filled with.
@@ -59,6 +63,9 @@ struct Values<'a> {
 }
 
 impl Server {
+    /// The path of the password, for the server itself.
+    pub(crate) const PASSWORD_FILE: &str = "/proc/self/fd/100";
+
     /// Where it is.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -98,12 +105,16 @@ impl Server {
         if let Some(assets) = &self.programs.web_assets {
             command.push(format!("--web.local-assets={}", assets.display()));
         }
+        let mut secret_files = SecretFiles::default();
+        if let Some(password) = &self.password {
+            secret_files.add(password.clone());
+        }
         Service {
             name: self.name.to_owned(),
             command,
             env: BTreeMap::new(),
             secret_env: BTreeMap::new(),
-            secret_files: SecretFiles::default(),
+            secret_files,
             dir: self.folder.clone(),
             endpoints: [("web".to_owned(), self.url())].into(),
             health: Health::Http(format!("{}/-/ready", self.url())),
@@ -163,8 +174,10 @@ impl Server {
     /// # Errors
     /// They are wrong.
     pub(crate) async fn check(&self, view: &View) -> Result<(), Failure> {
-        let check = Command::new(&self.programs.promtool).args(["check", "config"]).arg(self.file());
-        view.command(check.dir(&self.folder).timeout(CHECK_TIMEOUT)).await.map(|_| ())
+        let check = Command::new(&self.programs.promtool).args(["check", "config"]);
+        // The password is there for the server only.
+        let check = if self.password.is_some() { check.arg("--syntax-only") } else { check };
+        view.command(check.arg(self.file()).dir(&self.folder).timeout(CHECK_TIMEOUT)).await.map(|_| ())
     }
 }
 
@@ -187,6 +200,25 @@ pub(crate) async fn reload(view: &View, local: &Local, name: &str, url: &str, pr
     let hint = format!("its log says what is wrong: {}", local.log(name).display());
     let waited = view.wait_until(&format!("{name} to take its configuration"), RELOAD_TIMEOUT, read).await;
     waited.map_err(|failure| failure.with_hint(hint))
+}
+
+/// Lets `promtool` run the unit tests `tests` of the rules `rules`, which are files by name.
+///
+/// # Errors
+/// One fails.
+pub(crate) async fn test_rules(
+    view: &View,
+    programs: &MonitoringPrograms,
+    rules: &[(&str, &str)],
+    tests: &str,
+) -> Result<(), Failure> {
+    let scratch = Scratch::new(view, "rules", None)?;
+    for (name, text) in rules.iter().chain([&("tests.yml", tests)]) {
+        let file = scratch.folder().join(name);
+        fs::write(&file, text).map_err(|error| files::failure("write", &file, &error))?;
+    }
+    let test = Command::new(&programs.promtool).args(["test", "rules", "tests.yml"]);
+    view.command(scratch.home_of(test).dir(scratch.folder()).timeout(CHECK_TIMEOUT)).await.map(|_| ())
 }
 
 /// A node exporter.
@@ -249,6 +281,7 @@ mod tests {
                 postgres_exporter: program,
                 web_assets: Some(PathBuf::from("/s/web")),
             },
+            password: None,
         }
     }
 
@@ -260,6 +293,13 @@ mod tests {
         fs::write(server.scrapes().join("more.yml"), "  - job_name: more\n").unwrap();
         let text = server.configuration().unwrap() + "\n" + &server.service().command.join("\n");
         snapshot("prometheus-config", &text.replace(&folder.path().display().to_string(), "/s/prometheus"));
+    }
+
+    #[test]
+    fn a_password_is_where_the_configuration_says() {
+        let mut files = SecretFiles::default();
+        let password: SecretRef = serde_json::from_value(serde_json::json!({"name": "hpc", "version": 1})).unwrap();
+        assert_eq!(files.add(password), Path::new(Server::PASSWORD_FILE));
     }
 
     #[test]
