@@ -302,6 +302,27 @@ mod tests {
         assert_eq!(files.add(password), Path::new(Server::PASSWORD_FILE));
     }
 
+    /// Where promtool is not installed the proofs of the tasks do this, with the one that they bring.
+    #[test]
+    fn the_rules_pass_their_unit_tests() {
+        let Some(promtool) = crate::phase0::find_program("promtool") else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            ("recording.yml", RECORDING.to_owned()),
+            ("alerts.yml", alert_rules(&AlertsConfig::default())),
+            ("tests.yml", include_str!("../../assets/monitoring/alerts_test.yml").to_owned()),
+        ];
+        for (name, text) in &files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let test = std::process::Command::new(promtool)
+            .args(["test", "rules", "tests.yml"])
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        assert!(test.status.success(), "{}", String::from_utf8_lossy(&test.stderr));
+    }
+
     #[test]
     fn thresholds_stand_in_the_rules() {
         let alerts = AlertsConfig { hold: 1, disk_free_percent: 7, latency_p95_ms: 250, ..AlertsConfig::default() };
