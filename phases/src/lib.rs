@@ -9,6 +9,7 @@ pub mod phase2;
 pub mod phase3;
 pub mod platform;
 mod product;
+pub mod serving;
 #[cfg(test)]
 mod testing;
 pub mod tools;

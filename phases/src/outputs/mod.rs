@@ -1,6 +1,7 @@
 //! What the tasks give to each other. The same types on every platform.
 
 mod runtimes;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
+pub use self::serving::{ModelRuntime, ModelServing};
 use crate::config::Ports;
 
 /// CLOUD-0.1: the machine is prepared.
