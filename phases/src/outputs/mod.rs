@@ -1,5 +1,6 @@
 //! What the tasks give to each other. The same types on every platform.
 
+mod documentation;
 mod runtimes;
 mod serving;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
+pub use self::documentation::Documentation;
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
 use crate::config::Ports;
