@@ -15,8 +15,12 @@ pub struct Status {
     pub generation: u64,
     /// Where clients find the model: append `/openai/v1` or `/v2/models/NAME/infer`.
     pub url: String,
+    /// The revision of that description, from 1: a new one for each change of what replicas run.
+    pub latest: u32,
     /// The revision that gets the requests; nothing before the first is ready.
     pub revision: Option<u32>,
+    /// The description of the revision that gets the requests.
+    pub serving: Option<InferenceService>,
     /// The replicas that serve.
     pub ready: u32,
     /// The replicas that are wanted, by the autoscaler.
