@@ -2,15 +2,18 @@
 
 mod cli;
 pub mod config;
+pub mod docs;
 pub mod outputs;
 pub mod phase0;
 pub mod phase1;
 pub mod phase2;
 pub mod phase3;
 pub mod phase4;
+pub mod phase5;
 pub mod phase6;
 pub mod platform;
 mod product;
+pub mod serving;
 #[cfg(test)]
 mod testing;
 pub mod tools;

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -13,10 +14,11 @@ use taskrun_engine::task::Task;
 use crate::cli;
 use crate::config::{self, Config};
 use crate::phase0::{MachineTask, OperatorCliTask};
-use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
+use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
-use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
+use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
+use crate::phase5::DocumentationTask;
 use crate::phase6::FederationTask;
 use crate::tools::cache;
 
@@ -25,44 +27,44 @@ pub struct Cloud;
 
 /// The plugins for a configuration.
 fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry {
-    let mut registry = Registry::new();
-    let shared = std::sync::Arc::new(config.clone());
     let file = file.to_owned();
-    let with = |config: &std::sync::Arc<Config>| std::sync::Arc::clone(config);
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-0.1", move || Ok(MachineTask::new(&config, options.reassign_ports)));
-    add(&mut registry, "CLOUD-0.2", move || OperatorCliTask::new(&file));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-1.1", move || Ok(BaseRuntimeTask::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-2.1", move || Ok(PlatformUp::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-2.2", move || Ok(GpuTask::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-3.1", move || Ok(ObjectStoreTask::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-4.1", move || Ok(MonitoringTask::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-4.2", move || Ok(DashboardsTask::new(&config)));
-    add(&mut registry, "CLOUD-6.2", move || Ok(FederationTask::new(&shared)));
-    registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
-    registry
+    let mut plugins = Plugins { registry: Registry::new(), config: Arc::new(config.clone()) };
+    plugins.add("CLOUD-0.1", move |config| Ok(MachineTask::new(config, options.reassign_ports)));
+    plugins.add("CLOUD-0.2", move |_| OperatorCliTask::new(&file));
+    plugins.add("CLOUD-1.1", |config| Ok(BaseRuntimeTask::new(config)));
+    plugins.add("CLOUD-1.2", |_| Ok(ModelRuntimeTask));
+    plugins.add("CLOUD-2.1", |config| Ok(PlatformUp::new(config)));
+    plugins.add("CLOUD-2.2", |config| Ok(GpuTask::new(config)));
+    plugins.add("CLOUD-3.1", |config| Ok(ObjectStoreTask::new(config)));
+    plugins.add("CLOUD-3.2", |config| Ok(Postgres::new(config)));
+    plugins.add("CLOUD-3.3", |config| Ok(MlflowTask::new(config)));
+    plugins.add("CLOUD-3.4", |_| Ok(ModelServingTask));
+    plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
+    plugins.add("CLOUD-4.2", |config| Ok(DashboardsTask::new(config)));
+    plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
+    plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));
+    plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
+    plugins.registry
 }
 
-/// Adds a plugin whose settings are all in the configuration: it takes no parameters.
-fn add<T: Task>(
-    registry: &mut Registry,
-    name: &'static str,
-    make: impl Fn() -> Result<T, String> + Send + Sync + 'static,
-) {
-    registry.add(name, move |instance| {
-        let NoParameters {} = instance.parameters()?;
-        Ok(make()?)
-    });
+/// Plugins whose settings are all in the configuration: they take no parameters.
+struct Plugins {
+    registry: Registry,
+    config: Arc<Config>,
+}
+
+impl Plugins {
+    fn add<T: Task>(
+        &mut self,
+        name: &'static str,
+        make: impl Fn(&Config) -> Result<T, String> + Send + Sync + 'static,
+    ) {
+        let config = Arc::clone(&self.config);
+        self.registry.add(name, move |instance| {
+            let NoParameters {} = instance.parameters()?;
+            Ok(make(&config)?)
+        });
+    }
 }
 
 #[async_trait]
@@ -92,12 +94,13 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command(), cli::open::command()]
+        vec![cli::cloud::command(), cli::docs::command(), cli::open::command()]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
             "cloud" => cli::cloud::cloud(args, session).await,
+            "docs" => cli::docs::docs(args, session).await,
             "open" => cli::open::open(args, session),
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }

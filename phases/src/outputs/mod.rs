@@ -1,7 +1,9 @@
 //! What the tasks give to each other. The same types on every platform.
 
+mod documentation;
 mod monitoring;
 mod runtimes;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
+pub use self::documentation::Documentation;
 pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
+pub use self::serving::{ModelRuntime, ModelServing};
 use crate::config::Ports;
 
 /// CLOUD-0.1: the machine is prepared.

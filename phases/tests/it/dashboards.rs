@@ -49,7 +49,7 @@ fn fetch_from(stand: &Stand, port: u16, sha256: &str) {
     let file = stand.path().join("config.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
     let kept = text.lines().filter(|line| !line.starts_with("dashboards:")).collect::<Vec<_>>().join("\n");
-    let archive = format!("{{url: 'http://127.0.0.1:{port}/grafana.tar.gz', sha256: {sha256}}}");
+    let archive = format!("{{url: 'http://127.0.0.1:{port}/grafana.tar.gz', sha256: '{sha256}'}}");
     std::fs::write(&file, format!("{kept}\ndashboards: {{archive: {archive}}}\n")).unwrap();
 }
 
