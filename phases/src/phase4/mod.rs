@@ -1,6 +1,7 @@
 //! Phase 4: monitoring.
 
 pub(crate) mod dashboards;
+pub(crate) mod exporters;
 pub(crate) mod monitoring;
 pub(crate) mod panels;
 pub(crate) mod server;

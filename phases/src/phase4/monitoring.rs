@@ -4,7 +4,6 @@
 //! scraped; `promtool` finds configuration and rules sound, and the rules pass their unit tests; an alert arrives at
 //! Alertmanager.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,13 +15,12 @@ use taskrun_engine::process::Command;
 use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
-use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, node_exporter, test_rules};
-use super::task_exporter;
+use super::exporters::{exporter, node_exporter, postgres_exporter, tasks_exporter};
+use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, test_rules};
 use crate::config::{AlertsConfig, Config, EmailConfig, LoginConfig, MonitoringConfig};
 use crate::outputs::{Machine, Monitoring, MonitoringPrograms, Platform};
 use crate::phase0::find_program;
-use crate::platform::{Health, Local, Metrics, SecretFiles, Service, healthy, targets};
-use crate::tools::postgres::MONITORING_ROLE;
+use crate::platform::{Health, Local, SecretFiles, Service, healthy, targets};
 use crate::tools::prometheus::{Alert, Prometheus, Sample, alerts};
 use crate::tools::template::fill;
 use crate::tools::{files, prometheus_programs};
@@ -158,7 +156,7 @@ impl MonitoringTask {
         ];
         let url = place.alertmanager_url();
         let health = Health::Http(format!("{url}/-/ready"));
-        let service = Service { secret_files, ..exporter(place, ALERTMANAGER, port, command, health) };
+        let service = Service { secret_files, ..exporter(&place.machine, ALERTMANAGER, port, command, health) };
         let endpoints = [("api".to_owned(), url)].into();
         Ok((Service { endpoints, ..service }, fill(RECEIVERS, &values)))
     }
@@ -172,14 +170,10 @@ impl MonitoringTask {
             &place.machine.service_dir(NODE_EXPORTER),
             &place.programs,
         );
+        let postgres = postgres_exporter(POSTGRES_EXPORTER, &place.machine, &place.programs);
+        let tasks = tasks_exporter(TASK_EXPORTER, &place.machine, &place.local);
         let (alertmanager, _) = self.alertmanager(view, place)?;
-        Ok(vec![
-            node,
-            postgres_exporter(place),
-            tasks_exporter(place),
-            alertmanager,
-            self.server(view, place)?.service(),
-        ])
+        Ok(vec![node, postgres, tasks, alertmanager, self.server(view, place)?.service()])
     }
 
     /// Waits until each service that serves is scraped without fault; ours must.
@@ -225,54 +219,6 @@ impl MonitoringTask {
         let check = check.arg(place.alertmanager.join("alertmanager.yml")).dir(&place.alertmanager);
         view.command(check.timeout(CHECK_TIMEOUT)).await.map(|_| ())
     }
-}
-
-/// A service that tells metrics on a port.
-fn exporter(place: &Place, name: &str, port: u16, command: Vec<String>, health: Health) -> Service {
-    Service {
-        name: name.to_owned(),
-        command,
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        secret_files: SecretFiles::default(),
-        dir: place.machine.service_dir(name),
-        endpoints: [("metrics".to_owned(), format!("http://127.0.0.1:{port}/metrics"))].into(),
-        health,
-        metrics: vec![Metrics::of_port(name, port)],
-        login: None,
-        stop_signal: "TERM".to_owned(),
-        stop_seconds: 10,
-    }
-}
-
-/// The exporter of PostgreSQL's figures; it waits for a database that is not there yet.
-fn postgres_exporter(place: &Place) -> Service {
-    let ports = place.machine.ports;
-    let command = vec![
-        place.programs.postgres_exporter.display().to_string(),
-        format!("--web.listen-address=127.0.0.1:{}", ports.database_exporter),
-    ];
-    let socket = place.machine.sockets.join("postgres");
-    let source = format!(
-        "user={MONITORING_ROLE} host={} port={} dbname=postgres sslmode=disable",
-        socket.display(),
-        ports.database
-    );
-    let health = Health::Http(format!("http://127.0.0.1:{}", ports.database_exporter));
-    let service = exporter(place, POSTGRES_EXPORTER, ports.database_exporter, command, health);
-    let env = [("DATA_SOURCE_NAME".to_owned(), source)].into();
-    Service { env, metrics: vec![Metrics::of_port("postgres", ports.database_exporter)], ..service }
-}
-
-/// The exporter of the tasks' states: this very program.
-fn tasks_exporter(place: &Place) -> Service {
-    let port = place.machine.ports.task_exporter;
-    let program = place.local.own_program().display().to_string();
-    let home = place.machine.home.display().to_string();
-    let command = vec![program, task_exporter::VERB.to_owned(), home, port.to_string()];
-    let health = Health::Http(format!("http://127.0.0.1:{port}/metrics"));
-    let service = exporter(place, TASK_EXPORTER, port, command, health);
-    Service { metrics: vec![Metrics::of_port("taskrun", port)], ..service }
 }
 
 fn client(url: &str) -> Result<Prometheus, Failure> {

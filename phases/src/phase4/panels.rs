@@ -90,10 +90,16 @@ async fn prove_target(
             Ok(series) if !series.is_empty() => return Ok(()),
             Ok(_) => {}
             Err(error) if error.is_transient() => return Err(error.to_string()),
-            Err(error) => return Ok(settle(Err(error))),
+            Err(error) => {
+                settle(Err(error));
+                return Ok(());
+            }
         }
         match absence(prometheus, expr).await.map_err(|error| error.to_string())? {
-            Some(why) => Ok(settle(Ok(Some(why)))),
+            Some(why) => {
+                settle(Ok(Some(why)));
+                Ok(())
+            }
             None => Err(format!("`{expression}` has no series")),
         }
     };

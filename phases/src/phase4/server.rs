@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -221,31 +221,6 @@ pub(crate) async fn test_rules(
     view.command(scratch.home_of(test).dir(scratch.folder()).timeout(CHECK_TIMEOUT)).await.map(|_| ())
 }
 
-/// A node exporter.
-pub(crate) fn node_exporter(name: &str, port: u16, folder: &Path, programs: &MonitoringPrograms) -> Service {
-    let url = format!("http://127.0.0.1:{port}");
-    Service {
-        name: name.to_owned(),
-        command: vec![
-            programs.node_exporter.display().to_string(),
-            format!("--web.listen-address=127.0.0.1:{port}"),
-            // Debian's looks for a folder of files and a system bus, which need not be there.
-            "--no-collector.textfile".to_owned(),
-            "--no-collector.systemd".to_owned(),
-        ],
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        secret_files: SecretFiles::default(),
-        dir: folder.to_owned(),
-        endpoints: [("metrics".to_owned(), format!("{url}/metrics"))].into(),
-        health: Health::Http(url),
-        metrics: vec![Metrics::of_port("node", port)],
-        login: None,
-        stop_signal: "TERM".to_owned(),
-        stop_seconds: 10,
-    }
-}
-
 /// The alert rules with these thresholds. Prometheus's own templates have the usual braces, so ours have angles.
 pub(crate) fn alert_rules(alerts: &AlertsConfig) -> String {
     fill_angled(ALERTS, alerts)
@@ -259,6 +234,8 @@ pub(crate) fn failure(error: PrometheusError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::testing::snapshot;
 

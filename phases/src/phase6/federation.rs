@@ -17,9 +17,10 @@ use taskrun_engine::task::{Applied, Earlier, Made, Probe, Problem, Proof, Read, 
 use crate::config::{AlertsConfig, Config, HpcConfig, MonitoringConfig};
 use crate::outputs::{Dashboards, Federation, Machine, Monitoring, Platform};
 use crate::phase4::dashboards;
+use crate::phase4::exporters::node_exporter;
 use crate::phase4::monitoring::{CLUSTER, cloud_server};
 use crate::phase4::panels::{self, Dashboard};
-use crate::phase4::server::{Server, failure, node_exporter, test_rules};
+use crate::phase4::server::{Server, failure, test_rules};
 use crate::platform::{Local, Metrics, Service, targets};
 use crate::tools::files;
 use crate::tools::prometheus::Prometheus;
