@@ -12,6 +12,7 @@ mod product;
 #[cfg(test)]
 mod testing;
 pub mod tools;
+pub mod transfer;
 
 pub use platform::launch;
 pub use product::Cloud;
