@@ -83,6 +83,15 @@ impl View {
         }
     }
 
+    /// The output of type `O`, or nothing where the task that makes it was skipped.
+    ///
+    /// # Errors
+    /// As [`output`](Self::output).
+    pub fn output_unless_skipped<O: Output>(&self) -> Result<Option<O>, Failure> {
+        let made = self.outputs.values().any(|output| output.kind == O::KIND);
+        made.then(|| self.output()).transpose()
+    }
+
     /// The output of type `O` that the task `id` makes.
     ///
     /// # Errors

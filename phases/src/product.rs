@@ -13,7 +13,7 @@ use taskrun_engine::task::Task;
 use crate::cli;
 use crate::config::{self, Config};
 use crate::phase0::{MachineTask, OperatorCliTask};
-use crate::phase1::BaseRuntimeTask;
+use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::PlatformUp;
 use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
 use crate::tools::cache;
@@ -39,6 +39,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     let config = with(&shared);
     add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
     add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&shared)));
+    registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     registry
 }
 
@@ -81,11 +82,14 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::command()]
+        vec![cli::cloud::command()]
     }
 
-    async fn verb(&self, _name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
-        cli::cloud(args, session).await
+    async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
+        match name {
+            "cloud" => cli::cloud::cloud(args, session).await,
+            _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
+        }
     }
 
     /// The caches: nothing that was made here is left then.
@@ -95,6 +99,6 @@ impl Product for Cloud {
     }
 
     fn farewell(&self, session: &Session, checkpoint: &Checkpoint) -> Option<String> {
-        cli::endpoints(session, checkpoint)
+        cli::cloud::endpoints(session, checkpoint)
     }
 }

@@ -19,7 +19,7 @@ use crate::world::{Upstream, World, upstream_output};
 pub(crate) struct Brief {
     pub(crate) index: NodeIndex,
     pub(crate) state: Option<Arc<TaskState>>,
-    /// The successes of the tasks whose outputs it reads; nothing for one that is still to run.
+    /// The successes of the tasks whose outputs it reads; nothing for one that is still to run or is skipped.
     pub(crate) reads: Vec<(NodeIndex, Option<Arc<TaskState>>)>,
 }
 

@@ -137,7 +137,8 @@ impl<'a> Planner<'a> {
 
     fn case(&self, index: NodeIndex) -> Result<Case, PlanError> {
         let graph = &self.world.graph;
-        let brief = brief(self.world, self.checkpoint, index);
+        let skipped = |need: NodeIndex| matches!(&self.decisions[need.index()], Some(d) if d.action == Action::Skip);
+        let brief = brief(self.world, self.checkpoint, index, skipped);
         let inspection = inspect(self.world, &self.files, &brief, &|task| self.unsettled[task.index()])
             .map_err(|failure| PlanError { task: graph[index].id.clone(), source: Box::new(failure) })?;
         let needs = graph.needs(index).map(|(need, how)| Need {
@@ -199,10 +200,18 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// What is to be known of a task before it is judged.
-pub(crate) fn brief(world: &World, checkpoint: &Checkpoint, index: NodeIndex) -> Brief {
+/// What is to be known of a task before it is judged. What a task gave before it was `skipped` is there no more.
+pub(crate) fn brief(
+    world: &World,
+    checkpoint: &Checkpoint,
+    index: NodeIndex,
+    skipped: impl Fn(NodeIndex) -> bool,
+) -> Brief {
     let state = |index: NodeIndex| checkpoint.tasks.get(&world.graph[index].id).cloned();
-    let reads = world.bound.node(index).reads.iter().map(|&read| (read, state(read))).collect();
+    let gives = |index: NodeIndex| {
+        state(index).filter(|state| state.status != crate::checkpoint::Status::Skipped && !skipped(index))
+    };
+    let reads = world.bound.node(index).reads.iter().map(|&read| (read, gives(read))).collect();
     Brief { index, state: state(index), reads }
 }
 
@@ -210,8 +219,8 @@ pub(crate) fn brief(world: &World, checkpoint: &Checkpoint, index: NodeIndex) ->
 pub(crate) fn outside(world: &World, checkpoint: &Checkpoint, need: NodeIndex) -> Standing {
     let state = checkpoint.tasks.get(&world.graph[need].id);
     match state {
-        Some(state) if state.done.is_some() => Standing::Settled,
         Some(state) if state.status == crate::checkpoint::Status::Skipped => Standing::Skipped,
+        Some(state) if state.done.is_some() => Standing::Settled,
         _ => Standing::Failed,
     }
 }

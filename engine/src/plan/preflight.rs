@@ -27,7 +27,7 @@ pub async fn preflight(world: &Arc<World>, checkpoint: &Checkpoint, plan: &Plan)
         if !matches!(decision.action, Action::Run | Action::DecideAfter) {
             continue;
         }
-        let upstream = match inspect(world, &Afresh, &brief(world, checkpoint, index), &|_| false) {
+        let upstream = match inspect(world, &Afresh, &brief(world, checkpoint, index, |_| false), &|_| false) {
             Ok(inspection) => inspection.upstream,
             Err(failure) => {
                 asking.spawn(async move { vec![(id, Problem { message: failure.to_string(), hint: failure.hint })] });

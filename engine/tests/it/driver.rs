@@ -46,3 +46,23 @@ async fn a_failure_blocks_what_needs_it_and_is_the_reason_next_time() {
     let reasons: Vec<&Reason> = again.iter().map(|(_, decision)| &decision.reason).collect();
     assert!(matches!(reasons[..], [Reason::FailedBefore { .. }, Reason::NeverRun]), "{reasons:?}");
 }
+
+#[tokio::test]
+async fn what_a_skipped_task_gave_before_is_there_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = "{version: 1, tasks: {gpu: {uses: device}, \
+                user: {uses: reader, needs: [gpu], when_skipped: {gpu: run}}}}";
+    let mut stand = Stand::new(folder.path(), yaml);
+    let device = folder.path().join("device");
+    stand.run().await;
+    assert_eq!((stand.status("gpu"), stand.effects()["without"]), (Status::Skipped, 1));
+    assert!(!stand.plan().await.1.has_work());
+
+    std::fs::write(&device, "").unwrap();
+    stand.run().await;
+    assert_eq!((stand.status("gpu"), stand.effects()["with gpu"]), (Status::Succeeded, 1));
+
+    std::fs::remove_file(&device).unwrap();
+    stand.run().await;
+    assert_eq!((stand.status("gpu"), stand.effects()["without"]), (Status::Skipped, 2));
+}

@@ -18,7 +18,7 @@ use taskrun_engine::registry::Registry;
 use taskrun_engine::run::events::EventSink;
 use taskrun_engine::run::{AppendError, Options, Run, Summary, drive};
 use taskrun_engine::secret::SecretStore;
-use taskrun_engine::task::{Applied, Earlier, Made, Output, Probe, Task, Traces};
+use taskrun_engine::task::{Applied, Earlier, Made, Output, Probe, Read, Task, Traces};
 use taskrun_engine::world::World;
 
 /// When the journal fails, and whether the record is durable all the same.
@@ -123,6 +123,75 @@ impl Counting {
     }
 }
 
+/// A task that is skipped as long as there is no file `device`, and gives what the file says.
+struct Device {
+    id: String,
+}
+
+#[async_trait]
+impl Task for Device {
+    type Settings = String;
+    type Output = Counted;
+
+    fn settings(&self) -> &String {
+        &self.id
+    }
+
+    async fn relevant(&self, view: &View) -> Result<(), String> {
+        let there = view.graph_dir().join("device").exists();
+        if there { Ok(()) } else { Err("there is no device".to_owned()) }
+    }
+
+    async fn probe(&self, _view: &View, _made: &Made<Self>) -> Probe {
+        Probe::Holds
+    }
+
+    async fn apply(&self, _context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<Counted>, Failure> {
+        Ok(Applied::complete(Counted { id: self.id.clone() }))
+    }
+
+    async fn destroy(&self, _context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A task that reads what a [`Device`] gives, if it gives anything, and counts how often it did and did not.
+struct Reader {
+    id: String,
+    script: Shared,
+}
+
+#[async_trait]
+impl Task for Reader {
+    type Settings = String;
+    type Output = Counted;
+
+    fn settings(&self) -> &String {
+        &self.id
+    }
+
+    fn reads(&self) -> Vec<Read> {
+        vec![Read::of::<Counted>()]
+    }
+
+    async fn probe(&self, _view: &View, _made: &Made<Self>) -> Probe {
+        Probe::Holds
+    }
+
+    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<Counted>, Failure> {
+        let read = match context.output_unless_skipped::<Counted>()? {
+            Some(Counted { id }) => format!("with {id}"),
+            None => "without".to_owned(),
+        };
+        *self.script.lock().unwrap().effects.entry(read).or_default() += 1;
+        Ok(Applied::complete(Counted { id: self.id.clone() }))
+    }
+
+    async fn destroy(&self, _context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
 /// A graph in a folder.
 pub(crate) struct Stand {
     pub(crate) world: Arc<World>,
@@ -141,6 +210,9 @@ impl Stand {
         let shared = Arc::clone(&script);
         registry
             .add("counting", move |instance| Ok(Counting { id: instance.id.to_string(), script: Arc::clone(&shared) }));
+        registry.add("device", |instance| Ok(Device { id: instance.id.to_string() }));
+        let shared = Arc::clone(&script);
+        registry.add("reader", move |instance| Ok(Reader { id: instance.id.to_string(), script: Arc::clone(&shared) }));
         let bound = registry.bind(&graph).unwrap();
         let redactor = Redactor::new();
         let secrets = Arc::new(SecretStore::open(folder.join("secrets.json"), redactor.clone()).unwrap());

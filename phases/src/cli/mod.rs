@@ -1,5 +1,3 @@
 //! The verbs that this product adds.
 
-mod cloud;
-
-pub(crate) use cloud::{cloud, command, endpoints};
+pub(crate) mod cloud;

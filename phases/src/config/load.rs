@@ -83,13 +83,7 @@ fn check(config: &Config) -> Vec<Fault> {
     if !plain(&config.service_user) {
         fault(&["service_user"], format!("`{}` cannot be the name of a user", config.service_user));
     }
-    let ports = config.ports;
-    let named = [
-        ("object_store", ports.object_store),
-        ("object_store_console", ports.object_store_console),
-        ("database", ports.database),
-        ("tracking", ports.tracking),
-    ];
+    let named = config.ports.named();
     for (i, (name, port)) in named.iter().enumerate() {
         if let Some((other, _)) = named[..i].iter().find(|(_, taken)| taken == port && *port != 0) {
             fault(&["ports", name], format!("ports.{name}: {port} is that of ports.{other} too"));

@@ -1,6 +1,7 @@
 //! The configuration: what is wanted. See `config/local.yaml` for the one that is used by default.
 
 mod load;
+mod ports;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretSource;
 
 pub use load::load;
+pub use ports::Ports;
 
 /// A configuration file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -75,26 +77,6 @@ pub struct Tools {
     pub postgres: Option<PathBuf>,
     /// The Python that environments are made with, 3.10 to 3.13; by default `python3` on PATH.
     pub python: Option<PathBuf>,
-}
-
-/// The loopback ports of the services. 0 means any free one, chosen once and kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ports {
-    /// The object store's S3 API.
-    pub object_store: u16,
-    /// The object store's console.
-    pub object_store_console: u16,
-    /// PostgreSQL. Not the usual 5432, which belongs to the machine.
-    pub database: u16,
-    /// MLflow.
-    pub tracking: u16,
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self { object_store: 9000, object_store_console: 9001, database: 15432, tracking: 5000 }
-    }
 }
 
 /// The object store.

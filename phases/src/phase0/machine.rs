@@ -15,8 +15,8 @@ use taskrun_engine::fingerprint::Digest;
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Task, Traces};
 
-use crate::config::{self, Config};
-use crate::outputs::{Machine, Ports, ServiceUser};
+use crate::config::{Config, Ports};
+use crate::outputs::{Machine, ServiceUser};
 use crate::tools::ports::{Holder, any_free, holder};
 use crate::tools::supervisor::MAX_SOCKET_PATH;
 use crate::tools::{files, user};
@@ -38,7 +38,7 @@ pub struct MachineTask {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     service_user: String,
-    ports: config::Ports,
+    ports: Ports,
 }
 
 impl MachineTask {
@@ -108,7 +108,7 @@ impl Task for MachineTask {
             ));
         }
         if !self.reassign_ports {
-            for (name, port) in named(self.settings.ports) {
+            for (name, port) in self.settings.ports.named() {
                 if let Holder::Foreign(who) = holder(port, view.state_dir())
                     && port != 0
                 {
@@ -131,14 +131,7 @@ impl Task for MachineTask {
             Ok(_) => return Probe::Missing(format!("no user {}", machine.service_user.name)),
             Err(failure) => return Probe::CannotTell(failure.to_string()),
         }
-        let ports = machine.ports;
-        let given = config::Ports {
-            object_store: ports.object_store,
-            object_store_console: ports.object_store_console,
-            database: ports.database,
-            tracking: ports.tracking,
-        };
-        let taken = named(given).into_iter().filter_map(|(name, port)| match holder(port, view.state_dir()) {
+        let taken = machine.ports.named().into_iter().filter_map(|(name, port)| match holder(port, view.state_dir()) {
             Holder::Foreign(who) => {
                 Some(Drift::new(format!("port {port} of {name}"), "free or ours", format!("taken by {who}")))
             }
@@ -160,19 +153,9 @@ impl Task for MachineTask {
         }
         let service_user = user::ensure(context, name, marker(&home).exists()).await?;
         prepare(&home)?;
-        let wanted = self.settings.ports;
-        let old = |pick: fn(&Ports) -> u16| before.map(|before| pick(&before.ports));
-        let ports = Ports {
-            object_store: self.choose("object_store", wanted.object_store, old(|p| p.object_store), &home)?,
-            object_store_console: self.choose(
-                "object_store_console",
-                wanted.object_store_console,
-                old(|p| p.object_store_console),
-                &home,
-            )?,
-            database: self.choose("database", wanted.database, old(|p| p.database), &home)?,
-            tracking: self.choose("tracking", wanted.tracking, old(|p| p.tracking), &home)?,
-        };
+        let ports = self.settings.ports.try_map(before.map(|before| before.ports), |name, wanted, before| {
+            self.choose(name, wanted, before, &home)
+        })?;
         let sockets = socket_folder(&home);
         // Services look for their sockets in here, and for nothing else.
         fs::create_dir_all(&sockets)
@@ -224,15 +207,6 @@ fn socket_folder(home: &Path) -> PathBuf {
     }
     let digest = Digest::of(home.as_os_str().as_bytes()).to_string();
     PathBuf::from(format!("/tmp/taskrun-{}", &digest[..12]))
-}
-
-fn named(ports: config::Ports) -> [(&'static str, u16); 4] {
-    [
-        ("object_store", ports.object_store),
-        ("object_store_console", ports.object_store_console),
-        ("database", ports.database),
-        ("tracking", ports.tracking),
-    ]
 }
 
 /// A program on PATH.

@@ -15,6 +15,7 @@ use taskrun_engine::task::{Applied, Earlier, Made, Probe, Problem, Proof, Read, 
 use crate::config::{Config, Tools};
 use crate::outputs::{BaseRuntime, Machine, PostgresPrograms, Program};
 use crate::phase0::find_program;
+use crate::tools::scratch::Scratch;
 use crate::tools::{debian, files, minio_build, python, run_as};
 
 /// How long a program may take to tell its version.
@@ -172,6 +173,8 @@ impl Task for BaseRuntimeTask {
 
     async fn prove(&self, _proof: &str, view: &View, output: &BaseRuntime) -> Result<(), Failure> {
         let machine: Machine = view.output()?;
+        // MLflow leaves an id of its own in the home of whoever imports it.
+        let scratch = Scratch::new(view, "versions", Some(&machine.service_user))?;
         let postgres = &output.postgres;
         let mlflow = BaseRuntime::program(&output.mlflow_env, "python");
         let programs = [
@@ -181,7 +184,8 @@ impl Task for BaseRuntimeTask {
             (mlflow, vec!["-c", "import mlflow.version, psycopg2, boto3"]),
         ];
         for (program, args) in programs {
-            let mut command = run_as::service_user(&machine, &program).args(args).dir("/").timeout(VERSION_TIMEOUT);
+            let command = run_as::service_user(&machine, &program).args(args).dir("/").timeout(VERSION_TIMEOUT);
+            let mut command = scratch.home_of(command);
             if program.starts_with(&postgres.bin) && !postgres.libraries.is_empty() {
                 let path = postgres.libraries.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>();
                 command = command.env("LD_LIBRARY_PATH", path.join(":"));

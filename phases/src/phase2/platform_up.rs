@@ -15,9 +15,9 @@ use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Tra
 
 use crate::config::Config;
 use crate::outputs::{BaseRuntime, Machine, Node, Platform};
-use crate::platform::Local;
 use crate::platform::launch::MARK;
-use crate::tools::marked;
+use crate::platform::{Local, targets};
+use crate::tools::{files, marked};
 
 /// How long the supervisor may take to answer after its start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -148,6 +148,7 @@ impl Task for PlatformUp {
         if let Err(left) = left.and(rest) {
             return Err(Failure::permanent(format!("end the services: {} processes remain", left.len())));
         }
+        files::remove(&targets::folder(&home))?;
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Failure::caused(Persistence::Permanent, format!("remove {}", folder.display()), &error))

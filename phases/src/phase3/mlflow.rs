@@ -20,6 +20,7 @@ use crate::platform::{Health, Local, SecretEnv, Service};
 use crate::tools::files;
 use crate::tools::mlflow::{Mlflow, MlflowError};
 use crate::tools::s3::S3;
+use crate::tools::scratch::Scratch;
 
 /// The service's name.
 const SERVICE: &str = "mlflow";
@@ -137,6 +138,7 @@ impl MlflowTask {
             dir: place.folder.clone(),
             endpoints: BTreeMap::from([("tracking".to_owned(), place.url.clone())]),
             health: Health::Http(format!("{}/health", place.url)),
+            metrics: Vec::new(),
             stop_signal: "TERM".to_owned(),
             stop_seconds: 30,
         }
@@ -147,22 +149,16 @@ impl MlflowTask {
         // The password is made of letters and digits: it needs no encoding in a URI.
         let uri = place.store_uri().replace("{}", password.expose());
         // It locks the database by a file that it never removes, and keeps an id of its own in the user's home.
-        let home = view.state_dir().join("tmp").join(format!("{SERVICE}-{}", jiff::Timestamp::now().as_nanosecond()));
-        std::fs::create_dir_all(&home).map_err(|error| files::failure("make", &home, &error))?;
+        let scratch = Scratch::new(view, SERVICE, None)?;
         let command = Command::new(BaseRuntime::program(&place.runtime.mlflow_env, "python"))
             .args(["-I", "-"])
             .args(args)
             .stdin(ADMIN)
             .env(STORE_URI, uri)
             .env("MLFLOW_DISABLE_TELEMETRY", "true")
-            .env("HOME", &home)
-            .env("XDG_CONFIG_HOME", &home)
-            .env("TMPDIR", &home)
             .dir(view.state_dir())
             .timeout(ADMIN_TIMEOUT);
-        let told = view.command(command).await;
-        files::remove(&home)?;
-        told.map(|_| ())
+        view.command(scratch.home_of(command)).await.map(|_| ())
     }
 
     async fn prove_run(&self, view: &View, place: &Place) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Ta
 
 use crate::config::{Config, ObjectStoreConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Machine, ObjectStore, Platform};
-use crate::platform::{Health, Local, Service};
+use crate::platform::{Health, Local, Metrics, Service};
 use crate::tools::files;
 use crate::tools::s3::{S3, S3Error};
 
@@ -106,6 +106,7 @@ impl ObjectStoreTask {
             endpoints: [("s3".to_owned(), place.endpoint.clone()), ("console".to_owned(), place.console.clone())]
                 .into(),
             health: Health::Http(format!("{}/minio/health/ready", place.endpoint)),
+            metrics: vec![Metrics::of_port(SERVICE, ports.object_store).at("/minio/v2/metrics/cluster")],
             stop_signal: "TERM".to_owned(),
             stop_seconds: 30,
         }

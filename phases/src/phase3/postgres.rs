@@ -66,6 +66,7 @@ impl Postgres {
             dir: place.folder.clone(),
             endpoints: [("postgres".to_owned(), format!("postgresql://127.0.0.1:{}", place.server.port))].into(),
             health: Health::Socket(place.server.socket_dir.join(format!(".s.PGSQL.{}", place.server.port))),
+            metrics: Vec::new(),
             // Fast shutdown: sessions are ended, data is written.
             stop_signal: "INT".to_owned(),
             stop_seconds: 60,

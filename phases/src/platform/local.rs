@@ -12,6 +12,7 @@ use taskrun_engine::task::Probe;
 
 use super::launch::{Launch, VERB};
 use super::service::{Health, Service, ServiceState};
+use super::targets;
 use crate::outputs::Machine;
 use crate::tools::supervisor::{ProcessInfo, Supervisor, SupervisorError, main_config, program_config};
 use crate::tools::{files, marked};
@@ -126,6 +127,7 @@ impl Local {
             }
         }
         files::remove(&self.temporary(name))?;
+        targets::remove(&self.home, name)?;
         if self.supervisor.is_up().await.unwrap_or(false) {
             self.supervisor.reload().await.map_err(failure)?;
         }
@@ -229,6 +231,7 @@ impl Local {
         );
         let changed = write_if_changed(&file, &json)?;
         write_if_changed(&self.program_file(&service.name), &program)?;
+        targets::write(&self.home, service)?;
         Ok(changed)
     }
 

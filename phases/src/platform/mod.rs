@@ -5,6 +5,7 @@
 pub mod launch;
 mod local;
 mod service;
+pub mod targets;
 
 pub use local::{Local, failure, healthy};
-pub use service::{Health, SecretEnv, Service, ServiceState};
+pub use service::{Health, Metrics, SecretEnv, Service, ServiceState};

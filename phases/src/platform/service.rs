@@ -24,6 +24,9 @@ pub struct Service {
     pub endpoints: BTreeMap<String, String>,
     /// How to see that it serves.
     pub health: Health,
+    /// Where it tells its metrics; the platform makes Prometheus scrape them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metrics>,
     /// The signal that asks it to stop: `TERM`, `INT`.
     pub stop_signal: String,
     /// How long it may take to stop, in seconds.
@@ -49,6 +52,35 @@ pub enum Health {
     Http(String),
     /// It takes connections at this UNIX socket.
     Socket(PathBuf),
+}
+
+/// An endpoint with metrics in Prometheus's text format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The value of the label `job`: `minio`, `postgres`.
+    pub job: String,
+    /// Host and port.
+    pub address: String,
+    /// The path, such as `/metrics`.
+    pub path: String,
+    /// Further labels of all its series.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Metrics {
+    /// The endpoint `/metrics` of a loopback port.
+    pub fn of_port(job: &str, port: u16) -> Self {
+        let (job, address) = (job.to_owned(), format!("127.0.0.1:{port}"));
+        Self { job, address, path: "/metrics".to_owned(), labels: BTreeMap::new() }
+    }
+
+    /// The endpoint with another path.
+    #[must_use]
+    pub fn at(self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self }
+    }
 }
 
 /// What a service does.

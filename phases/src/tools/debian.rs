@@ -1,5 +1,5 @@
-//! PostgreSQL's programs: installed ones, or ones from the distribution's packages, unpacked and not installed: an
-//! installation would start a server, and might upgrade one that the machine has.
+//! Programs from the distribution's packages, unpacked and not installed: an installation would start a server, and might
+//! upgrade one that the machine has. PostgreSQL's are taken as they are installed, if they are.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
@@ -53,48 +53,56 @@ pub fn installed(given: Option<&Path>) -> Result<Option<PostgresPrograms>, Failu
 /// # Errors
 /// A package cannot be fetched; apt checks each against the signed lists of the distribution.
 pub async fn unpack(context: &Context, target: &Path) -> Result<PostgresPrograms, Failure> {
-    let packages = missing_packages(context).await?;
+    let server = depends(context, "postgresql").await?.into_iter().find(|name| name.starts_with("postgresql-"));
+    let server = server.ok_or_else(|| {
+        Failure::permanent("find PostgreSQL among the packages of this distribution")
+            .with_hint("fetch the package lists: apt-get update")
+    })?;
+    let major = server.trim_start_matches("postgresql-");
+    let libraries = unpack_packages(context, &[&server, &format!("postgresql-client-{major}")], target).await?;
+    programs(&target.join(format!("usr/lib/postgresql/{major}/bin")), libraries)
+}
+
+/// Fetches packages of the distribution and the libraries that they need and the machine lacks, and unpacks them into
+/// `target`, which is emptied before. Nothing is installed: no script of a package runs, and no daemon starts. Returns
+/// the folders for LD_LIBRARY_PATH.
+///
+/// # Errors
+/// A package cannot be fetched; apt checks each against the signed lists of the distribution.
+pub async fn unpack_packages(context: &Context, wanted: &[&str], target: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let packages = with_libraries(context, wanted).await?;
     context.say(format!("unpacking {}", packages.iter().cloned().collect::<Vec<_>>().join(" ")));
     let fetched = target.with_extension("packages");
     files::remove(target)?;
     files::remove(&fetched)?;
     fs::create_dir_all(&fetched).map_err(|error| files::failure("make", &fetched, &error))?;
     let fetch = Command::new("apt-get").args(["download", "--quiet"]).args(&packages).dir(&fetched).timeout(TIMEOUT);
-    context.command(fetch).await.map_err(transient)?;
+    let hint = "fetch the package lists: apt-get update";
+    context.command(fetch).await.map_err(|failure| transient(failure).with_hint(hint))?;
     let archives = fs::read_dir(&fetched).map_err(|error| files::failure("read", &fetched, &error))?;
     for archive in archives.flatten() {
         let unpack = Command::new("dpkg-deb").arg("--extract").arg(archive.path()).arg(target).timeout(TIMEOUT);
         context.command(unpack).await?;
     }
     files::remove(&fetched)?;
-    let servers = target.join("usr/lib/postgresql");
-    let major = fs::read_dir(&servers).map_err(|error| files::failure("read", &servers, &error))?.flatten().next();
-    let bin = major.map(|major| major.path().join("bin"));
-    let bin = bin.ok_or_else(|| Failure::permanent("find PostgreSQL in the packages that were unpacked"))?;
-    programs(&bin, library_folders(target))
+    Ok(library_folders(target))
 }
 
-/// PostgreSQL's server and client, with those of their dependencies that are not installed.
-async fn missing_packages(context: &Context) -> Result<BTreeSet<String>, Failure> {
-    let server = depends(context, "postgresql").await?.into_iter().find(|name| name.starts_with("postgresql-"));
-    let server = server.ok_or_else(|| {
-        Failure::permanent("find PostgreSQL among the packages of this distribution")
-            .with_hint("fetch the package lists: apt-get update")
-    })?;
-    let major = server.trim_start_matches("postgresql-").to_owned();
-    let wanted = [server, format!("postgresql-client-{major}")];
-    let (mut missing, mut open) = (BTreeSet::from(wanted.clone()), VecDeque::from(wanted));
+/// The packages with those libraries that they need and that are not installed.
+async fn with_libraries(context: &Context, wanted: &[&str]) -> Result<BTreeSet<String>, Failure> {
+    let wanted = wanted.iter().map(|package| (*package).to_owned());
+    let (mut packages, mut open) = (wanted.clone().collect::<BTreeSet<_>>(), wanted.collect::<VecDeque<_>>());
     while let Some(package) = open.pop_front() {
         for needed in depends(context, &package).await? {
             // Only libraries are needed to run the programs; the rest sets up a system service.
             let library = needed.starts_with("lib");
-            if library && !missing.contains(&needed) && !is_installed(context, &needed).await {
-                missing.insert(needed.clone());
+            if library && !packages.contains(&needed) && !is_installed(context, &needed).await {
+                packages.insert(needed.clone());
                 open.push_back(needed);
             }
         }
     }
-    Ok(missing)
+    Ok(packages)
 }
 
 async fn depends(context: &Context, package: &str) -> Result<Vec<String>, Failure> {

@@ -11,5 +11,6 @@ pub mod postgres;
 pub mod python;
 pub mod run_as;
 pub mod s3;
+pub mod scratch;
 pub mod supervisor;
 pub mod user;

@@ -38,7 +38,9 @@ impl Driver {
             }
             planned => {
                 let planned = planned.as_ref().filter(|planned| planned.action == Action::Run).cloned();
-                let brief = brief(&self.world, &self.checkpoint, index);
+                // The record of a skip may still be under way.
+                let skipped = |need: NodeIndex| self.state.phase(need.index()) == Phase::Settled(Settlement::Skipped);
+                let brief = brief(&self.world, &self.checkpoint, index, skipped);
                 let asked = self.wanted.asked[index.index()];
                 self.in_question.push(Question { brief, asked, needs, planned });
             }

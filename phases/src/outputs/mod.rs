@@ -1,11 +1,16 @@
 //! What the tasks give to each other. The same types on every platform.
 
+mod runtimes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
+
+pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
+use crate::config::Ports;
 
 /// CLOUD-0.1: the machine is prepared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,19 +36,6 @@ pub struct ServiceUser {
     pub gid: u32,
     /// Whether it was made for this environment, and goes with it.
     pub made: bool,
-}
-
-/// The loopback ports of the services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ports {
-    /// The object store's S3 API.
-    pub object_store: u16,
-    /// The object store's console.
-    pub object_store_console: u16,
-    /// PostgreSQL.
-    pub database: u16,
-    /// MLflow.
-    pub tracking: u16,
 }
 
 impl Machine {

@@ -1,0 +1,52 @@
+//! The loopback ports of the services.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Declares the ports, each with its usual number.
+macro_rules! ports {
+    ($($(#[$doc:meta])+ $name:ident = $usual:literal,)+) => {
+        /// The loopback ports of the services. 0 means any free one, chosen once and kept.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Ports {
+            $($(#[$doc])+ pub $name: u16,)+
+        }
+
+        impl Default for Ports {
+            fn default() -> Self {
+                Self { $($name: $usual,)+ }
+            }
+        }
+
+        impl Ports {
+            /// Each port with its name in the configuration.
+            pub fn named(self) -> Vec<(&'static str, u16)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+
+            /// The ports that `choose` gives for a name, the wanted port, and the one of `before`.
+            ///
+            /// # Errors
+            /// Those of `choose`.
+            pub fn try_map<E>(
+                self,
+                before: Option<Self>,
+                mut choose: impl FnMut(&'static str, u16, Option<u16>) -> Result<u16, E>,
+            ) -> Result<Self, E> {
+                Ok(Self { $($name: choose(stringify!($name), self.$name, before.map(|before| before.$name))?,)+ })
+            }
+        }
+    };
+}
+
+ports! {
+    /// The object store's S3 API.
+    object_store = 9000,
+    /// The object store's console.
+    object_store_console = 9001,
+    /// PostgreSQL. Not the usual 5432, which belongs to the machine.
+    database = 15432,
+    /// MLflow.
+    tracking = 5000,
+}
