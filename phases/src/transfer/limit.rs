@@ -44,9 +44,7 @@ impl Limiter {
 
     /// Waits until `bytes` may pass.
     pub async fn pass(&self, bytes: u64) {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = bucket.take(Instant::now(), bytes, self.rate);
-        drop(bucket);
+        let wait = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now(), bytes, self.rate);
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
