@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ enum Record {
     Began { path: String, upload: String },
 }
 
+/// Names of uploads, by path.
+type Uploads = BTreeMap<String, Vec<String>>;
+
 /// The memory of a model's syncs, held by one sync at a time.
 pub(super) struct State {
     folder: PathBuf,
@@ -33,8 +36,8 @@ pub(super) struct State {
     pub(super) last: Entries,
     /// What a sync that was cut off sent.
     pub(super) sent: Entries,
-    /// The uploads in parts that it began, by path, the newest last.
-    pub(super) uploads: BTreeMap<String, Vec<String>>,
+    /// The uploads in parts that were begun, by path, the newest last.
+    uploads: Mutex<Uploads>,
     /// It is locked for as long as it is open.
     _lock: File,
 }
@@ -46,7 +49,7 @@ impl State {
         let lock = lock(folder, model)?;
         let path = folder.join(format!("{model}.journal"));
         let text = read(&path)?.unwrap_or_default();
-        let (mut sent, mut uploads, mut whole) = (Entries::new(), BTreeMap::<_, Vec<_>>::new(), 0);
+        let (mut sent, mut uploads, mut whole) = (Entries::new(), Uploads::new(), 0);
         // A line that was cut off by a kill is the last one, and ends the list.
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             match serde_json::from_slice(line) {
@@ -65,7 +68,15 @@ impl State {
         let last = read(&folder.join(Manifest::key(model)))?;
         // A copy that cannot be read is made anew.
         let last = last.and_then(|json| Manifest::from_json(&json).ok()).map(|last| last.files).unwrap_or_default();
-        Ok(Self { folder: folder.to_owned(), model: model.to_owned(), journal, last, sent, uploads, _lock: lock })
+        Ok(Self {
+            folder: folder.to_owned(),
+            model: model.to_owned(),
+            journal,
+            last,
+            sent,
+            uploads: uploads.into(),
+            _lock: lock,
+        })
     }
 
     /// Remembers that a file was sent.
@@ -75,7 +86,23 @@ impl State {
 
     /// Remembers that an upload in parts was begun; it outlasts a power failure.
     pub(super) fn began(&self, path: &str, upload: &str) -> Result<(), TransferError> {
-        self.append(&Record::Began { path: path.to_owned(), upload: upload.to_owned() }, true)
+        self.append(&Record::Began { path: path.to_owned(), upload: upload.to_owned() }, true)?;
+        self.uploads_locked().entry(path.to_owned()).or_default().push(upload.to_owned());
+        Ok(())
+    }
+
+    /// The uploads of a file that were begun, the newest last.
+    pub(super) fn uploads_of(&self, path: &str) -> Vec<String> {
+        self.uploads_locked().get(path).cloned().unwrap_or_default()
+    }
+
+    /// All uploads that were begun, by path.
+    pub(super) fn uploads(&self) -> Uploads {
+        self.uploads_locked().clone()
+    }
+
+    fn uploads_locked(&self) -> MutexGuard<'_, Uploads> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append(&self, record: &Record, durable: bool) -> Result<(), TransferError> {
@@ -89,14 +116,19 @@ impl State {
 
     /// Keeps the manifest in place of the journal.
     pub(super) fn finish(&self, json: &[u8]) -> Result<(), TransferError> {
+        self.remember(json)?;
+        remove(&self.journal_path())
+    }
+
+    /// Keeps a manifest.
+    pub(super) fn remember(&self, json: &[u8]) -> Result<(), TransferError> {
         let path = self.folder.join(Manifest::key(&self.model));
         let new = self.folder.join(format!("{}.manifest.new", self.model));
         let written = || {
             let mut file = File::create(&new)?;
             file.write_all(json)?;
             file.sync_data()?;
-            fs::rename(&new, &path)?;
-            fs::remove_file(self.journal_path())
+            fs::rename(&new, &path)
         };
         written().map_err(|error| state_error(&path, error))
     }
@@ -179,7 +211,7 @@ mod tests {
             fs::write(&path, [&whole, torn].concat()).unwrap();
             let state = State::open(folder.path(), "m").unwrap();
             assert_eq!(state.sent, Entries::from([("a".to_owned(), entry("new"))]));
-            assert_eq!(state.uploads["b"], ["first", "second"]);
+            assert_eq!(state.uploads_of("b"), ["first", "second"]);
             assert_eq!(fs::read(&path).unwrap(), whole, "what is torn is cut off");
         }
     }
