@@ -1,9 +1,13 @@
 //! MLflow's REST API (<https://mlflow.org/docs/latest/rest-api.html>), as much of it as the proofs need.
 
+mod registry;
+
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+
+pub use self::registry::{ModelVersion, Tag};
 
 /// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -14,7 +14,9 @@ pub mod limit;
 pub mod manifest;
 mod pass;
 pub mod plan;
+pub mod progress;
 mod read;
+pub mod register;
 pub mod scan;
 mod state;
 mod sync;
@@ -23,6 +25,7 @@ mod upload;
 use std::sync::Arc;
 
 pub use self::error::TransferError;
+pub use self::manifest::Manifest;
 pub use self::sync::{Request, Summary, check_name, sync};
 use crate::tools::s3::S3;
 
