@@ -75,6 +75,12 @@ pub trait Task: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What the first [`apply`](Self::apply) takes of the network and the disk: told before anything starts, and
+    /// compared with the free disk.
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
+
     /// Whether the task applies to this machine at all; otherwise a reason such as `no NVIDIA GPU was found`.
     async fn relevant(&self, _view: &View) -> Result<(), String> {
         Ok(())
@@ -133,6 +139,15 @@ impl Read {
     pub fn from<O: Output>(from: TaskId) -> Self {
         Self { kind: O::KIND, from: Some(from) }
     }
+}
+
+/// What a first `apply` takes, about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Footprint {
+    /// What it fetches from the network if no cache has it, in MiB.
+    pub download_mib: u64,
+    /// What it leaves on the disk, caches included, in MiB.
+    pub disk_mib: u64,
 }
 
 /// Something that must be put right before a run can start.

@@ -2,11 +2,13 @@
 
 mod cli;
 pub mod config;
+pub mod docs;
 pub mod outputs;
 pub mod phase0;
 pub mod phase1;
 pub mod phase2;
 pub mod phase3;
+pub mod phase5;
 pub mod platform;
 mod product;
 #[cfg(test)]

@@ -14,8 +14,9 @@ use crate::cli;
 use crate::config::{self, Config};
 use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
-use crate::phase2::PlatformUp;
+use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
+use crate::phase5::DocumentationTask;
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -35,10 +36,13 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     let config = with(&shared);
     add(&mut registry, "CLOUD-2.1", move || Ok(PlatformUp::new(&config)));
     let config = with(&shared);
+    add(&mut registry, "CLOUD-2.2", move || Ok(GpuTask::new(&config)));
+    let config = with(&shared);
     add(&mut registry, "CLOUD-3.1", move || Ok(ObjectStoreTask::new(&config)));
     let config = with(&shared);
     add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
     add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&shared)));
+    add(&mut registry, "CLOUD-5.2", || Ok(DocumentationTask));
     registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     registry
 }
@@ -82,12 +86,14 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command()]
+        vec![cli::cloud::command(), cli::docs::command(), cli::open::command()]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
             "cloud" => cli::cloud::cloud(args, session).await,
+            "docs" => cli::docs::docs(args, session).await,
+            "open" => cli::open::open(args, session),
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }
     }

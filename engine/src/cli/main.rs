@@ -85,7 +85,7 @@ pub fn print(text: &str) -> Result<u8, CliError> {
 }
 
 /// Writes something that is no result to stderr.
-pub(super) fn say(text: impl AsRef<str>) {
+pub fn say(text: impl AsRef<str>) {
     // When stderr is gone there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
 }

@@ -24,6 +24,6 @@ mod signals;
 mod status;
 
 pub use error::{CliError, exit};
-pub use main::{command, main, print};
+pub use main::{command, main, print, say};
 pub use product::{ConfigureOptions, Configured, Product};
 pub use session::{Purpose, Session, Writing};

@@ -16,7 +16,7 @@ use super::show;
 use crate::TaskId;
 use crate::checkpoint::Checkpoint;
 use crate::graph::NodeIndex;
-use crate::plan::{Action, Decision, Plan, Wanted};
+use crate::plan::{Action, Decision, Footprints, Plan, Wanted};
 use crate::process::Cancel;
 
 /// The version of the format of saved plans.
@@ -37,7 +37,7 @@ pub(super) async fn show(
     json: bool,
     detailed: bool,
 ) -> Result<u8, CliError> {
-    let (_, _, plan) = look(session, request).await?;
+    let (checkpoint, _, plan) = look(session, request).await?;
     let saved = SavedPlan::new(session, request, &plan);
     if let Some(file) = out {
         saved.write(file)?;
@@ -45,7 +45,9 @@ pub(super) async fn show(
     if json {
         print(&saved.to_json()?)?;
     } else {
-        print(&show::plan(&session.world.graph, &plan))?;
+        let footprints = Footprints::of(&session.world, &checkpoint, &plan);
+        let footprints = if footprints.is_empty() { String::new() } else { format!("{footprints}\n") };
+        print(&format!("{}{footprints}", show::plan(&session.world.graph, &plan)))?;
     }
     Ok(if detailed && plan.has_work() { exit::CHANGES } else { exit::OK })
 }

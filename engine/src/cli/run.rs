@@ -14,7 +14,7 @@ use super::session::{Purpose, Session, Writing};
 use super::{destroy, show};
 use crate::checkpoint::Checkpoint;
 use crate::event::{EventKind, PlannedTask, Verb};
-use crate::plan::{Plan, Wanted};
+use crate::plan::{Footprints, Plan, Wanted};
 use crate::process::Cancel;
 use crate::run::{Options, Run, drive};
 
@@ -81,6 +81,10 @@ async fn bring_up(
     let tasks = planned_tasks(session, &execution.checkpoint, &wanted, &plan);
     let environment = session.identity.environment.clone();
     execution.events.send(EventKind::RunStarted { verb: Verb::Run, environment, jobs, tasks });
+    let footprints = Footprints::of(&session.world, &execution.checkpoint, &plan);
+    if !footprints.is_empty() {
+        execution.events.send(EventKind::Notice { task: None, text: footprints.to_string() });
+    }
     let options = Options { jobs, keep_going: args.keep_going, disruptive: args.disruptive };
     let checkpoint = std::mem::take(&mut execution.checkpoint);
     let (world, append) = (Arc::clone(&session.world), execution.append());

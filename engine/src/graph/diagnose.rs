@@ -170,7 +170,7 @@ impl Problems {
 }
 
 /// The name of `known` that is most like `name`, if one is alike.
-pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let length = name.chars().count();
     let far = (1 + length / 4).min(length.saturating_sub(1));
     let folded = name.to_lowercase();

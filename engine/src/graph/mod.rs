@@ -30,8 +30,7 @@ mod testing;
 mod yaml;
 
 pub use cache::{CacheUse, load_cached};
-pub(crate) use diagnose::nearest;
-pub use diagnose::{GraphErrors, Problem};
+pub use diagnose::{GraphErrors, Problem, nearest};
 pub use document::{Document, Fault};
 pub use load::load;
 pub(crate) use load::{Finding, Part};

@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod decide;
 mod decision;
 pub(crate) mod files;
+mod footprint;
 pub(crate) mod inspect;
 pub(crate) mod judge;
 pub(crate) mod planner;
@@ -15,5 +16,6 @@ mod preflight;
 
 pub use decide::{Asked, Facts, Key, Need, Probed, Standing, Verdict, decide};
 pub use decision::{Action, Decision, Drift, Reason};
+pub use footprint::Footprints;
 pub use planner::{Plan, PlanError, Wanted, plan};
 pub use preflight::preflight;

@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::files::Afresh;
 use crate::plan::inspect::inspect;
 use crate::plan::planner::brief;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Footprints, Plan};
 use crate::process::Cancel;
 use crate::task::Problem;
 use crate::world::World;
@@ -44,6 +44,7 @@ pub async fn preflight(world: &Arc<World>, checkpoint: &Checkpoint, plan: &Plan)
         });
     }
     let mut problems: Vec<(TaskId, Problem)> = asking.join_all().await.into_iter().flatten().collect();
+    problems.extend(Footprints::of(world, checkpoint, plan).too_large_for(&world.dirs.state));
     problems.sort_by(|a, b| a.0.cmp(&b.0));
     problems.dedup_by(|a, b| a.1 == b.1);
     problems

@@ -8,7 +8,7 @@ use crate::checkpoint::Done;
 use crate::context::{Context, View};
 use crate::fingerprint::KeyParts;
 use crate::outcome::{Failure, Persistence};
-use crate::task::{Applied, Earlier, Made, Output, Probe, Problem, Proof, Read, Task, Traces};
+use crate::task::{Applied, Earlier, Footprint, Made, Output, Probe, Problem, Proof, Read, Task, Traces};
 
 /// See [`Task`], method by method.
 #[async_trait]
@@ -22,6 +22,7 @@ pub(crate) trait DynTask: Send + Sync {
     fn output_kind(&self) -> &'static str;
     fn output_schema(&self) -> u32;
     fn proofs(&self) -> &'static [Proof];
+    fn footprint(&self) -> Footprint;
     async fn relevant(&self, view: &View) -> Result<(), String>;
     async fn check(&self, view: &View) -> Vec<Problem>;
     async fn probe(&self, view: &View, made: &ErasedMade) -> Option<Probe>;
@@ -82,6 +83,10 @@ impl<T: Task> DynTask for T {
 
     fn output_schema(&self) -> u32 {
         T::Output::SCHEMA
+    }
+
+    fn footprint(&self) -> Footprint {
+        Task::footprint(self)
     }
 
     fn proofs(&self) -> &'static [Proof] {

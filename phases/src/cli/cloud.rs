@@ -53,7 +53,7 @@ pub(crate) async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, Cl
 }
 
 /// The platform that the journal tells of.
-fn platform(checkpoint: &Checkpoint) -> Result<Local, CliError> {
+pub(super) fn platform(checkpoint: &Checkpoint) -> Result<Local, CliError> {
     let records = checkpoint.tasks.values().filter_map(|state| state.done.as_ref()?.output.as_ref());
     let machine = records
         .filter_map(|record| serde_json::from_str::<serde_json::Value>(record.value.get()).ok())
@@ -144,8 +144,11 @@ pub(crate) fn endpoints(session: &Session, checkpoint: &Checkpoint) -> Option<St
     if rows.is_empty() {
         return None;
     }
-    let names = session.world.secrets.names();
-    let logins = names.iter().map(|name| format!("  taskrun secret show {name}\n")).collect::<String>();
+    let logins = services.iter().filter_map(|service| {
+        let login = service.login.as_ref()?;
+        Some(format!("  {:<10} {:<13} taskrun secret show {}\n", service.name, login.user, login.secret))
+    });
+    let logins = logins.collect::<String>();
     Some(
         format!("{}:\n{rows}logins (shown on a terminal only):\n{logins}", session.identity.environment)
             .trim_end()
@@ -199,6 +202,6 @@ async fn drive(local: &Local, args: &ArgMatches, up: bool) -> Result<u8, CliErro
 }
 
 /// Writes to stdout; a closed pipe is no error.
-fn print(text: &str) -> Result<(), CliError> {
+pub(super) fn print(text: &str) -> Result<(), CliError> {
     taskrun_engine::cli::print(text).map(|_| ())
 }

@@ -1,3 +1,5 @@
 //! The verbs that this product adds.
 
 pub(crate) mod cloud;
+pub(crate) mod docs;
+pub(crate) mod open;

@@ -6,7 +6,7 @@ use taskrun_engine::cli::{CliError, exit};
 use taskrun_engine::graph::{Document, Fault};
 use taskrun_engine::secret::SecretSource;
 
-use super::Config;
+use super::{Config, GpuConfig};
 
 /// The newest version of the format.
 const VERSION: u32 = 1;
@@ -109,6 +109,10 @@ fn check(config: &Config) -> Vec<Fault> {
     if !plain(&config.database.name) {
         let name = &config.database.name;
         fault(&["database", "name"], format!("`{name}` is not 1 to 32 letters, digits, `-` and `_`"));
+    }
+    let most = GpuConfig::MOST_SLOTS;
+    if !(1..=most).contains(&config.gpu.slots) {
+        fault(&["gpu", "slots"], format!("{} is not between 1 and {most}", config.gpu.slots));
     }
     if config.tracking.workers == 0 {
         fault(&["tracking", "workers"], "a server without workers serves nobody".to_owned());

@@ -1,5 +1,6 @@
 //! The configuration: what is wanted. See `config/local.yaml` for the one that is used by default.
 
+mod gpu;
 mod load;
 mod ports;
 
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretSource;
 
+pub use gpu::GpuConfig;
 pub use load::load;
 pub use ports::Ports;
 
@@ -42,6 +44,9 @@ pub struct Config {
     /// The tracking server.
     #[serde(default)]
     pub tracking: TrackingConfig,
+    /// GPUs, if there are any.
+    #[serde(default)]
+    pub gpu: GpuConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -153,6 +158,7 @@ impl Default for Config {
             object_store: ObjectStoreConfig::default(),
             database: DatabaseConfig::default(),
             tracking: TrackingConfig::default(),
+            gpu: GpuConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

@@ -49,4 +49,6 @@ ports! {
     database = 15432,
     /// MLflow.
     tracking = 5000,
+    /// The exporter of the GPUs' figures, if there are any.
+    gpu_exporter = 9400,
 }

@@ -1,5 +1,6 @@
 //! What the tasks give to each other. The same types on every platform.
 
+mod documentation;
 mod runtimes;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
+pub use self::documentation::Documentation;
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 use crate::config::Ports;
 

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::registry::{BadParameters, Instance};
-use taskrun_engine::task::{Applied, Earlier, Made, Probe, Problem, Proof, Read, Task, Traces};
+use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Proof, Read, Task, Traces};
 
 use crate::outputs::{BaseRuntime, Machine, PythonEnvironment};
 use crate::tools::scratch::Scratch;
@@ -51,7 +50,10 @@ pub struct Parameters {
     /// The modules that must be importable.
     #[serde(default)]
     imports: Vec<String>,
-    /// How much free disk making it takes, in MiB.
+    /// What making it fetches, in MiB.
+    #[serde(default)]
+    download_mib: u64,
+    /// What it takes of the disk, in MiB.
     #[serde(default)]
     disk_mib: u64,
 }
@@ -113,18 +115,9 @@ impl Task for PythonEnvironmentTask {
         self.settings.parameters.requirements.clone().into_iter().collect()
     }
 
-    async fn check(&self, view: &View) -> Vec<Problem> {
-        let needed = self.settings.parameters.disk_mib;
-        let made = view.state_dir().join("runtime").join(&self.settings.name).exists();
-        let there = view.state_dir().ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-        let free = statvfs(there).map(|disk| disk.blocks_available() * disk.fragment_size() / (1 << 20));
-        match free {
-            Ok(free) if free < needed && !made => vec![Problem::new(
-                format!("{} has {free} MiB free, this environment takes {needed}", there.display()),
-                "make room, or put the state elsewhere: --state-dir DIR",
-            )],
-            _ => Vec::new(),
-        }
+    fn footprint(&self) -> Footprint {
+        let Parameters { download_mib, disk_mib, .. } = self.settings.parameters;
+        Footprint { download_mib, disk_mib }
     }
 
     async fn probe(&self, _view: &View, made: &Made<Self>) -> Probe {

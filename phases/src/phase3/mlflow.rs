@@ -139,6 +139,7 @@ impl MlflowTask {
             endpoints: BTreeMap::from([("tracking".to_owned(), place.url.clone())]),
             health: Health::Http(format!("{}/health", place.url)),
             metrics: Vec::new(),
+            login: None,
             stop_signal: "TERM".to_owned(),
             stop_seconds: 30,
         }

@@ -20,7 +20,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Ta
 
 use crate::config::{Config, ObjectStoreConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Machine, ObjectStore, Platform};
-use crate::platform::{Health, Local, Metrics, Service};
+use crate::platform::{Health, Local, Login, Metrics, Service};
 use crate::tools::files;
 use crate::tools::s3::{S3, S3Error};
 
@@ -96,6 +96,7 @@ impl ObjectStoreTask {
         ];
         // Without this key MinIO keeps the keys of applications in clear.
         let kms = crate::platform::SecretEnv { secret: kms, template: Some("taskrun:{}".to_owned()) };
+        let login = Some(Login { user: ROOT.to_owned(), secret: ROOT_SECRET.to_owned() });
         Service {
             name: SERVICE.to_owned(),
             command: command.map(str::to_owned).to_vec(),
@@ -107,6 +108,7 @@ impl ObjectStoreTask {
                 .into(),
             health: Health::Http(format!("{}/minio/health/ready", place.endpoint)),
             metrics: vec![Metrics::of_port(SERVICE, ports.object_store).at("/minio/v2/metrics/cluster")],
+            login,
             stop_signal: "TERM".to_owned(),
             stop_seconds: 30,
         }

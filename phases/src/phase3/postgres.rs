@@ -18,7 +18,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Ta
 
 use crate::config::{Config, DatabaseConfig};
 use crate::outputs::{BaseRuntime, Database, Machine, Platform, PostgresPrograms};
-use crate::platform::{Health, Local, Service};
+use crate::platform::{Health, Local, Login, Service};
 use crate::tools::postgres::{Configuration, PROOF_DATABASE, PostgresError, SUPERUSER, Server};
 use crate::tools::{files, run_as};
 
@@ -67,6 +67,7 @@ impl Postgres {
             endpoints: [("postgres".to_owned(), format!("postgresql://127.0.0.1:{}", place.server.port))].into(),
             health: Health::Socket(place.server.socket_dir.join(format!(".s.PGSQL.{}", place.server.port))),
             metrics: Vec::new(),
+            login: Some(Login { user: self.settings.name.clone(), secret: PASSWORD.to_owned() }),
             // Fast shutdown: sessions are ended, data is written.
             stop_signal: "INT".to_owned(),
             stop_seconds: 60,

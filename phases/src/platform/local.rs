@@ -69,14 +69,17 @@ impl Local {
         let file = self.folder.join("supervisord.conf");
         fs::write(&file, main_config(&self.folder, &Self::socket(machine), environment))?;
         // A copy: services start again after a crash also when the program was rebuilt or removed meanwhile.
-        let (launcher, new) = (self.launcher(), self.folder.join("launcher.new"));
+        let program = self.own_program();
+        let new = program.with_extension("new");
+        fs::create_dir_all(program.parent().unwrap_or(&self.home))?;
         fs::copy(std::env::current_exe()?, &new)?;
-        fs::rename(new, launcher)?;
+        fs::rename(new, program)?;
         Ok(file)
     }
 
-    fn launcher(&self) -> PathBuf {
-        self.folder.join("launcher")
+    /// A copy of this program: it starts every service, and is some of them itself.
+    pub fn own_program(&self) -> PathBuf {
+        self.home.join("runtime").join("bin").join("taskrun")
     }
 
     /// Makes a service run as described, and waits until it serves. One that runs already is only restarted if its
@@ -221,7 +224,7 @@ impl Local {
         let json = serde_json::to_string_pretty(&launch)
             .map_err(|error| Failure::caused(Persistence::Permanent, "describe the service", &error))?;
         let file = self.launch_file(&service.name);
-        let words = [&self.launcher().display().to_string(), VERB, &file.display().to_string()].map(quote);
+        let words = [&self.own_program().display().to_string(), VERB, &file.display().to_string()].map(quote);
         let program = program_config(
             &service.name,
             &words.join(" "),

@@ -27,6 +27,9 @@ pub struct Service {
     /// Where it tells its metrics; the platform makes Prometheus scrape them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metrics>,
+    /// Who may log in, where it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
     /// The signal that asks it to stop: `TERM`, `INT`.
     pub stop_signal: String,
     /// How long it may take to stop, in seconds.
@@ -52,6 +55,16 @@ pub enum Health {
     Http(String),
     /// It takes connections at this UNIX socket.
     Socket(PathBuf),
+}
+
+/// Who may log in to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The name of the secret that is the password.
+    pub secret: String,
 }
 
 /// An endpoint with metrics in Prometheus's text format.

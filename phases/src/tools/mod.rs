@@ -2,10 +2,12 @@
 
 pub mod cache;
 pub mod debian;
+pub mod exporter;
 pub mod files;
 pub mod marked;
 pub mod minio_build;
 pub mod mlflow;
+pub mod nvml;
 pub mod ports;
 pub mod postgres;
 pub mod python;
