@@ -17,6 +17,7 @@ use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
 use crate::phase5::DocumentationTask;
+use crate::phase6::ModelTransferTask;
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -41,8 +42,10 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     add(&mut registry, "CLOUD-3.1", move || Ok(ObjectStoreTask::new(&config)));
     let config = with(&shared);
     add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
-    add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&shared)));
+    let config = with(&shared);
+    add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&config)));
     add(&mut registry, "CLOUD-5.2", || Ok(DocumentationTask));
+    add(&mut registry, "CLOUD-6.1", move || Ok(ModelTransferTask::new(&shared)));
     registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     registry
 }
@@ -86,13 +89,17 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command(), cli::docs::command(), cli::open::command()]
+        vec![cli::cloud::command(), cli::docs::command(), cli::model_sync::model(), cli::open::command()]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
             "cloud" => cli::cloud::cloud(args, session).await,
             "docs" => cli::docs::docs(args, session).await,
+            "model" => match args.subcommand() {
+                Some((_, args)) => cli::model_sync::sync_model(args, session).await,
+                None => Err(CliError::usage("say sync")),
+            },
             "open" => cli::open::open(args, session),
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }

@@ -3,6 +3,7 @@
 mod gpu;
 mod load;
 mod ports;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use taskrun_engine::secret::SecretSource;
 pub use gpu::GpuConfig;
 pub use load::load;
 pub use ports::Ports;
+pub use transfer::TransferConfig;
 
 /// A configuration file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +49,9 @@ pub struct Config {
     /// GPUs, if there are any.
     #[serde(default)]
     pub gpu: GpuConfig,
+    /// Models on their way to the object store.
+    #[serde(default)]
+    pub transfer: TransferConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -159,6 +164,7 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
+            transfer: TransferConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

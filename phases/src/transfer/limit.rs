@@ -6,6 +6,22 @@ use std::time::{Duration, Instant};
 /// For how long the bucket fills while nobody takes from it. Short, so that a pause is not followed by a flood.
 const BURST: Duration = Duration::from_millis(100);
 
+/// With less, in bytes each second, servers lose their patience.
+const MINIMUM: u64 = 16 << 10;
+
+/// Reads a rate such as `50MiB`, `1.5 GB` or `50MiB/s`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    let size = text.strip_suffix("/s").unwrap_or(text).trim();
+    match size.parse::<bytesize::ByteSize>() {
+        Ok(rate) if rate.as_u64() >= MINIMUM => Ok(rate.as_u64()),
+        Ok(_) => Err(format!("`{text}` is less than 16KiB each second")),
+        Err(_) => Err(format!("`{text}` is no rate; write one such as 50MiB")),
+    }
+}
+
 /// Lets bytes pass at a rate.
 #[derive(Debug)]
 pub struct Limiter {
@@ -54,6 +70,16 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_read() {
+        assert_eq!(parse_rate("50MiB"), Ok(50 << 20));
+        assert_eq!(parse_rate("50 MB/s"), Ok(50_000_000));
+        assert_eq!(parse_rate("1.5GiB"), Ok(3 << 29));
+        for bad in ["", "fast", "-1MiB", "1KiB", "50MiB/h"] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn bytes_pass_at_the_rate_whoever_takes_them() {

@@ -10,6 +10,7 @@
 //! parts of a file that was half sent.
 
 mod error;
+mod inspect;
 pub mod limit;
 pub mod manifest;
 mod pass;
@@ -22,9 +23,12 @@ mod state;
 mod sync;
 mod upload;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::error::TransferError;
+pub use self::inspect::{Found, changed, inspect, remove};
+pub use self::limit::parse_rate;
 pub use self::manifest::Manifest;
 pub use self::sync::{Request, Summary, check_name, sync};
 use crate::tools::s3::S3;
@@ -59,3 +63,8 @@ pub trait Progress: Send + Sync {
 
 /// Whether the transfer is to stop.
 pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// The folder in which syncs of an environment remember how far they have come.
+pub fn state_folder(state: &Path) -> PathBuf {
+    state.join("transfer")
+}

@@ -148,12 +148,6 @@ impl State {
     }
 }
 
-/// The manifest that the last sync of a model left in the state folder.
-pub(super) fn last_manifest(folder: &Path, model: &str) -> Option<Manifest> {
-    let json = fs::read(folder.join(Manifest::key(model))).ok()?;
-    Manifest::from_json(&json).ok()
-}
-
 fn lock_path(folder: &Path, model: &str) -> PathBuf {
     folder.join(format!("{model}.lock"))
 }
@@ -226,7 +220,6 @@ mod tests {
         drop(state);
         let state = State::open(folder.path(), "m").unwrap();
         assert!(state.sent.is_empty() && state.last == manifest.files);
-        assert_eq!(last_manifest(folder.path(), "m"), Some(manifest));
         state.forget().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

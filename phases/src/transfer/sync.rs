@@ -23,7 +23,7 @@ use crate::tools::s3::{Payload, S3Error, Upload};
 const PASSES: usize = 5;
 
 /// How many objects are deleted at once.
-const DELETIONS: usize = 16;
+pub(super) const DELETIONS: usize = 16;
 
 /// How long writing the manifest may take.
 const PATIENCE: Duration = Duration::from_secs(120);
