@@ -12,7 +12,7 @@ use super::plan::{Action, Reason};
 use super::read::{digest, is_small};
 use super::scan::LocalFile;
 use super::state::State;
-use super::upload::{Sender, Sent, patiently};
+use super::upload::{Sender, Sent};
 use crate::tools::s3::S3Error;
 
 /// How many small files are sent at once.
@@ -26,6 +26,9 @@ const COMPARED: usize = 8;
 
 /// How long reading an object again may take.
 const READING: Duration = Duration::from_secs(3600);
+
+/// How long to wait before an object is read a second time.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// One pass over the files.
 pub(super) struct Pass<'a> {
@@ -100,10 +103,16 @@ impl Pass<'_> {
         Ok((file, told))
     }
 
-    /// Whether the object of a file has this SHA-256. One that cannot be read to its end has not.
+    /// Whether the object of a file has this SHA-256. One that cannot be read to its end has not: it is rather sent
+    /// again than waited for.
     async fn object_is(&self, file: &LocalFile, sha256: &str) -> Result<bool, TransferError> {
         let key = self.sender.key(file);
-        match patiently(|| self.object_digest(&key)).await {
+        let mut told = self.object_digest(&key).await;
+        if told.as_ref().is_err_and(S3Error::is_transient) {
+            tokio::time::sleep(PAUSE).await;
+            told = self.object_digest(&key).await;
+        }
+        match told {
             Ok(digest) => Ok(digest == sha256),
             Err(error) if error.is_forbidden() => Err(error.into()),
             Err(_) => Ok(false),

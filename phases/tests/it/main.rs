@@ -6,6 +6,8 @@ mod cli;
 mod detached;
 mod full_disk;
 mod local;
+mod minio;
 mod pipes;
 mod program;
 mod retries;
+mod transfer;
