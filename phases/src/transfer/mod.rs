@@ -14,6 +14,7 @@ mod inspect;
 pub mod limit;
 pub mod manifest;
 mod pass;
+mod patience;
 pub mod plan;
 pub mod progress;
 mod read;

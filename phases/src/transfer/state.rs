@@ -31,7 +31,8 @@ type Uploads = BTreeMap<String, Vec<String>>;
 pub(super) struct State {
     folder: PathBuf,
     model: String,
-    journal: Mutex<File>,
+    /// Made when there is something to write.
+    journal: Mutex<Option<File>>,
     /// What the sync before sent in the end.
     pub(super) last: Entries,
     /// What a sync that was cut off sent.
@@ -59,19 +60,17 @@ impl State {
             }
             whole += line.len();
         }
-        let open = || {
-            let file = File::options().create(true).append(true).open(&path)?;
-            file.set_len(whole as u64)?;
-            Ok(file)
-        };
-        let journal = Mutex::new(open().map_err(|error| state_error(&path, error))?);
+        if whole < text.len() {
+            let cut = || File::options().write(true).open(&path)?.set_len(whole as u64);
+            cut().map_err(|error| state_error(&path, error))?;
+        }
         let last = read(&folder.join(Manifest::key(model)))?;
         // A copy that cannot be read is made anew.
         let last = last.and_then(|json| Manifest::from_json(&json).ok()).map(|last| last.files).unwrap_or_default();
         Ok(Self {
             folder: folder.to_owned(),
             model: model.to_owned(),
-            journal,
+            journal: Mutex::default(),
             last,
             sent,
             uploads: uploads.into(),
@@ -110,6 +109,10 @@ impl State {
         let mut line = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let journal = match &mut *journal {
+            Some(journal) => journal,
+            none => none.insert(File::options().create(true).append(true).open(self.journal_path()).map_err(failed)?),
+        };
         journal.write_all(&line).map_err(failed)?;
         if durable { journal.sync_data().map_err(failed) } else { Ok(()) }
     }

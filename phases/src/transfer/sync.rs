@@ -15,7 +15,7 @@ use super::plan::{Action, Object, Plan, Reason};
 use super::read::joined;
 use super::scan::scan;
 use super::state::State;
-use super::upload::{Sender, patiently};
+use super::upload::Sender;
 use super::{Progress, Stop, Store, TransferError};
 use crate::tools::s3::{Payload, S3Error, Upload};
 
@@ -175,7 +175,7 @@ impl Sync<'_> {
         let length = prefix.len();
         let scanning = tokio::task::spawn_blocking(move || scan(&source, follow_links, length));
         let Store { s3, bucket } = &self.sender.store;
-        let listed = patiently(|| s3.list_all(bucket, &prefix)).await;
+        let listed = self.sender.patience.with(|| s3.list_all(bucket, &prefix)).await;
         let found = joined(scanning.await)??;
         if first {
             for path in &found.special {
@@ -206,11 +206,11 @@ impl Sync<'_> {
         *(if self.request.delete { &mut self.summary.deleted } else { &mut self.summary.extra }) = plan.extra;
     }
 
-    /// The manifest in the store. One that is damaged is removed: it would be believed.
+    /// The manifest in the store, the first thing that is asked for: a store that does not answer is not waited for. One that is damaged is removed: it would be believed.
     async fn stored_manifest(&self) -> Result<Option<Stored>, TransferError> {
         let Store { s3, bucket } = &self.sender.store;
         let key = Manifest::key(&self.request.model);
-        let json = match patiently(|| s3.get(bucket, &key)).await {
+        let json = match s3.get(bucket, &key).await {
             Ok(json) => json,
             Err(S3Error::Refused { status: StatusCode::NOT_FOUND, code, .. }) if code != "NoSuchBucket" => {
                 return Ok(None);
@@ -223,7 +223,7 @@ impl Sync<'_> {
             Err(error) => {
                 self.sender.progress.note(&format!("{key} is written anew: {error}"));
                 if !self.request.dry_run {
-                    patiently(|| s3.delete(bucket, &key)).await?;
+                    self.sender.patience.with(|| s3.delete(bucket, &key)).await?;
                 }
                 Ok(None)
             }
@@ -241,7 +241,7 @@ impl Sync<'_> {
         self.state.remember(&to_json(&stored.manifest)?)?;
         let Store { s3, bucket } = &self.sender.store;
         let key = Manifest::key(&self.request.model);
-        patiently(|| s3.delete(bucket, &key)).await?;
+        self.sender.patience.with(|| s3.delete(bucket, &key)).await?;
         stored.withdrawn = true;
         Ok(())
     }
@@ -262,12 +262,12 @@ impl Sync<'_> {
         if self.stored.as_ref().is_none_or(|stored| stored.withdrawn || stored.manifest != manifest) {
             let sha256 = Sha256::digest(&json).into();
             let payload = || Payload { body: json.clone().into(), length: json.len() as u64, patience: PATIENCE };
-            patiently(|| s3.put_checked(bucket, &key, payload(), &sha256)).await?;
+            self.sender.patience.with(|| s3.put_checked(bucket, &key, payload(), &sha256)).await?;
         }
         for (path, ids) in self.state.uploads() {
             for id in ids {
                 let upload = Upload { bucket: bucket.clone(), key: format!("{}/{path}", self.request.model), id };
-                patiently(|| s3.abort_upload(&upload)).await?;
+                self.sender.patience.with(|| s3.abort_upload(&upload)).await?;
             }
         }
         if self.request.delete {
@@ -280,10 +280,10 @@ impl Sync<'_> {
 
     async fn delete(&mut self, paths: &[String]) -> Result<(), TransferError> {
         let Store { s3, bucket } = &self.sender.store;
-        let model = &self.request.model;
+        let (model, patience) = (&self.request.model, &self.sender.patience);
         let delete = |path: &String| {
             let key = format!("{model}/{path}");
-            async move { patiently(|| s3.delete(bucket, &key)).await.map_err(TransferError::from) }
+            async move { patience.with(|| s3.delete(bucket, &key)).await.map_err(TransferError::from) }
         };
         for_all(paths, DELETIONS, delete).await?;
         self.summary.deleted.extend_from_slice(paths);

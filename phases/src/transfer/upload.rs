@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use futures_util::stream;
 use md5::{Digest, Md5};
@@ -14,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::limit::Limiter;
 use super::manifest::{Entry, hex};
+use super::patience::Patience;
 use super::read::{Chunk, MEMORY, MIB, blocking, joined, read_parts, read_whole, room};
 use super::scan::LocalFile;
 use super::state::State;
@@ -36,6 +36,8 @@ pub(super) struct Sender {
     pub(super) limiter: Option<Arc<Limiter>>,
     pub(super) progress: Arc<dyn Progress>,
     pub(super) stop: Stop,
+    /// Asks the store again where that may help.
+    pub(super) patience: Arc<Patience>,
     memory: Arc<Semaphore>,
 }
 
@@ -61,7 +63,8 @@ impl Sender {
         progress: Arc<dyn Progress>,
         stop: Stop,
     ) -> Self {
-        Self { store, model, limiter, progress, stop, memory: Arc::new(Semaphore::new(MEMORY as usize)) }
+        let patience = Arc::new(Patience::new(Arc::clone(&progress)));
+        Self { store, model, limiter, progress, stop, patience, memory: Arc::new(Semaphore::new(MEMORY as usize)) }
     }
 
     /// Sends a small file.
@@ -73,7 +76,7 @@ impl Sender {
             let payload = self.payload(bytes.clone());
             self.store.s3.put_checked(&self.store.bucket, &key, payload, &sha256).await
         };
-        let etag = patiently(put).await?;
+        let etag = self.patience.with(put).await?;
         self.progress.sent(entry.size);
         Ok(Sent::Whole { entry: Entry { etag, ..entry }, resumed: 0 })
     }
@@ -98,14 +101,14 @@ impl Sender {
                 }
                 Chunk::New { number, bytes, crc32c, room } => {
                     let (upload, store, limiter) = (upload.clone(), self.store.clone(), self.limiter.clone());
-                    let progress = Arc::clone(&self.progress);
+                    let (progress, patience) = (Arc::clone(&self.progress), Arc::clone(&self.patience));
                     sending.spawn(async move {
                         let size = bytes.len() as u64;
                         let put = || {
                             let payload = payload(bytes.clone(), limiter.as_ref());
                             store.s3.put_part(&upload, number, payload, crc32c)
                         };
-                        let part = patiently(put).await?;
+                        let part = patience.with(put).await?;
                         progress.sent(size);
                         drop(room);
                         Ok((part, crc32c))
@@ -148,11 +151,11 @@ impl Sender {
         let (bucket, key) = (self.store.bucket.clone(), self.key(file));
         for id in state.uploads_of(&file.path).into_iter().rev() {
             let upload = Upload { bucket: bucket.clone(), key: key.clone(), id };
-            if let Some(parts) = patiently(|| self.store.s3.parts(&upload)).await? {
+            if let Some(parts) = self.patience.with(|| self.store.s3.parts(&upload)).await? {
                 return Ok((upload, parts));
             }
         }
-        let upload = patiently(|| self.store.s3.begin_upload(&bucket, &key)).await?;
+        let upload = self.patience.with(|| self.store.s3.begin_upload(&bucket, &key)).await?;
         state.began(&file.path, &upload.id)?;
         Ok((upload, Vec::new()))
     }
@@ -170,7 +173,7 @@ impl Sender {
             // A kill between the store's finishing and our hearing of it is no reason to send everything again.
             state.sent(&file.path, &Entry { etag, ..entry.clone() })?;
         }
-        match patiently(|| self.store.s3.complete_upload(upload, &parts)).await {
+        match self.patience.with(|| self.store.s3.complete_upload(upload, &parts)).await {
             Ok(etag) => Ok(Sent::Whole { entry: Entry { etag, ..entry }, resumed: 0 }),
             // It may have been finished by a request whose answer was lost: the listing will tell.
             Err(error) if matches!(error.code(), "NoSuchUpload" | "InvalidPart") => Ok(Sent::Again),
@@ -186,20 +189,6 @@ impl Sender {
     fn payload(&self, bytes: Bytes) -> Payload {
         payload(bytes, self.limiter.as_ref())
     }
-}
-
-/// Tries again for about half a minute where that may help.
-pub(super) async fn patiently<T, F, W>(work: W) -> Result<T, S3Error>
-where
-    W: FnMut() -> F,
-    F: Future<Output = Result<T, S3Error>>,
-{
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(8))
-        .with_max_times(8)
-        .with_jitter();
-    work.retry(pauses).when(S3Error::is_transient).await
 }
 
 fn collect(
