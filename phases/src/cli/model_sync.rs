@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use reqwest::StatusCode;
 use serde_json::json;
 use taskrun_engine::cli::{CliError, Session, exit};
 
@@ -78,14 +79,25 @@ pub(crate) async fn sync_model(args: &ArgMatches, session: &Session) -> Result<u
         return Err(missing("MLflow", "CLOUD-3.3"));
     }
     let told = |error: TransferError| told(&request.model, &error);
+    let registry = match &tracking {
+        Some(tracking) => Some(Mlflow::new(&tracking.tracking_url).map_err(|error| told(error.into()))?),
+        None => None,
+    };
+    let run = args.get_one::<String>("run").cloned();
+    if let (Some(mlflow), Some(run)) = (&registry, &run) {
+        // MLflow takes the name of a run that is not there.
+        mlflow.run(run).await.map_err(|error| match error.status() {
+            Some(StatusCode::NOT_FOUND) => CliError::usage(format!("MLflow has no run {run}")),
+            _ => told(error.into()),
+        })?;
+    }
     let progress = Arc::from(progress::on_stderr());
     let summary = sync(&request, &store, progress, Arc::new(|| false)).await.map_err(told)?;
-    let registered = match tracking {
+    let registered = match registry {
         None => None,
-        Some(tracking) => {
-            let mlflow = Mlflow::new(&tracking.tracking_url).map_err(|error| told(error.into()))?;
+        Some(mlflow) => {
             let source = std::path::absolute(&request.source).unwrap_or_else(|_| request.source.clone());
-            let lineage = Lineage { source, host: host(), run: args.get_one("run").cloned() };
+            let lineage = Lineage { source, host: host(), run };
             let registered = register(&mlflow, &store, &request.model, &summary, &lineage).await;
             Some(registered.map_err(|error| told(error.into()))?)
         }

@@ -34,6 +34,29 @@ pub(super) const MEMORY: u64 = 128;
 const TICK: SignedDuration = SignedDuration::from_millis(30);
 const SECOND: SignedDuration = SignedDuration::from_millis(1_030);
 
+/// The memory that files share while they are sent.
+#[derive(Clone)]
+pub(super) struct Memory {
+    free: Arc<Semaphore>,
+    size: u64,
+}
+
+impl Memory {
+    /// All of it or, where a limit makes sending slow, as much as passes in half a second: many parts at once would
+    /// all be unfinished for long, and lost by a kill.
+    pub(super) fn new(rate: Option<u64>) -> Self {
+        let size = rate.map_or(MEMORY, |rate| (rate / 2 / MIB).clamp(PART / MIB, MEMORY));
+        Self { free: Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(1))), size }
+    }
+
+    /// Room for so many bytes, or for as many as there can be.
+    pub(super) async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(bytes.div_ceil(MIB).clamp(1, self.size)).unwrap_or(1);
+        // It is never closed.
+        Arc::clone(&self.free).acquire_many_owned(wanted).await.ok()
+    }
+}
+
 /// A part that was read.
 pub(super) enum Chunk {
     /// The store has it already.
@@ -115,7 +138,7 @@ pub(super) fn read_whole(file: &LocalFile) -> io::Result<Option<(Bytes, Entry, [
 pub(super) fn read_parts(
     file: &LocalFile,
     there: &[Part],
-    memory: &Arc<Semaphore>,
+    memory: &Memory,
     chunks: &mpsc::Sender<Chunk>,
 ) -> Result<Option<Entry>, TransferError> {
     let failed = |source| TransferError::Read { path: file.location.clone(), source };
@@ -128,7 +151,7 @@ pub(super) fn read_parts(
             break;
         }
         let length = size.min(left);
-        let Some(room) = runtime.block_on(room(memory, length)) else { return Ok(None) };
+        let Some(room) = runtime.block_on(memory.room(length)) else { return Ok(None) };
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
         (&opened.file).take(length).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 != length {
@@ -167,13 +190,6 @@ pub(super) async fn digest(file: &LocalFile) -> Result<Option<String>, TransferE
     .await
 }
 
-/// Room in memory for so many bytes.
-pub(super) async fn room(memory: &Arc<Semaphore>, bytes: u64) -> Option<OwnedSemaphorePermit> {
-    let wanted = u32::try_from(bytes.div_ceil(MIB).clamp(1, MEMORY)).unwrap_or(1);
-    // It is never closed.
-    Arc::clone(memory).acquire_many_owned(wanted).await.ok()
-}
-
 pub(super) async fn blocking<T: Send + 'static>(
     file: &LocalFile,
     work: impl FnOnce(&LocalFile) -> io::Result<T> + Send + 'static,
@@ -194,6 +210,17 @@ pub(super) fn joined<T>(joined: Result<T, tokio::task::JoinError>) -> Result<T, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_memory_finds_room_nevertheless() {
+        for rate in [None, Some(1), Some(64 * MIB), Some(u64::MAX)] {
+            let memory = Memory::new(rate);
+            assert!((16..=MEMORY).contains(&memory.size));
+            drop(memory.room(1 << 50).await.unwrap());
+            let (one, other) = (memory.room(8 * MIB).await, memory.room(0).await);
+            assert!(one.is_some() && other.is_some());
+        }
+    }
 
     #[test]
     fn parts_are_as_many_as_s3_allows() {

@@ -53,6 +53,9 @@ impl State {
         let (mut sent, mut uploads, mut whole) = (Entries::new(), Uploads::new(), 0);
         // A line that was cut off by a kill is the last one, and ends the list.
         for line in text.split_inclusive(|byte| *byte == b'\n') {
+            if !line.ends_with(b"\n") {
+                break;
+            }
             match serde_json::from_slice(line) {
                 Ok(Record::Sent(line)) => sent.extend([line.split()]),
                 Ok(Record::Began { path, upload }) => uploads.entry(path).or_default().push(upload),
@@ -204,7 +207,8 @@ mod tests {
         let path = state.journal_path();
         drop(state);
         let whole = fs::read(&path).unwrap();
-        for torn in [&b"{\"sent\":{\"path\":\"c\""[..], b"{\"began\":", b"\0\0\0"] {
+        for torn in [&b"{\"sent\":{\"path\":\"c\""[..], b"{\"began\":{\"path\":\"c\",\"upload\":\"third\"}}", b"\0\0\0"]
+        {
             fs::write(&path, [&whole, torn].concat()).unwrap();
             let state = State::open(folder.path(), "m").unwrap();
             assert_eq!(state.sent, Entries::from([("a".to_owned(), entry("new"))]));

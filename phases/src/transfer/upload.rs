@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures_util::stream;
 use md5::{Digest, Md5};
 use reqwest::Body;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::limit::Limiter;
 use super::manifest::{Entry, hex};
 use super::patience::Patience;
-use super::read::{Chunk, MEMORY, MIB, blocking, joined, read_parts, read_whole, room};
+use super::read::{Chunk, MEMORY, MIB, Memory, blocking, joined, read_parts, read_whole};
 use super::scan::LocalFile;
 use super::state::State;
 use super::{Progress, Stop, Store, TransferError};
@@ -38,7 +38,7 @@ pub(super) struct Sender {
     pub(super) stop: Stop,
     /// Asks the store again where that may help.
     pub(super) patience: Arc<Patience>,
-    memory: Arc<Semaphore>,
+    memory: Memory,
 }
 
 /// What became of a file.
@@ -64,12 +64,13 @@ impl Sender {
         stop: Stop,
     ) -> Self {
         let patience = Arc::new(Patience::new(Arc::clone(&progress)));
-        Self { store, model, limiter, progress, stop, patience, memory: Arc::new(Semaphore::new(MEMORY as usize)) }
+        let memory = Memory::new(limiter.as_ref().map(|limiter| limiter.rate()));
+        Self { store, model, limiter, progress, stop, patience, memory }
     }
 
     /// Sends a small file.
     pub(super) async fn send_whole(&self, file: &LocalFile) -> Result<Sent, TransferError> {
-        let _room = room(&self.memory, file.size).await;
+        let _room = self.memory.room(file.size).await;
         let Some((bytes, entry, sha256)) = blocking(file, read_whole).await? else { return Ok(Sent::Again) };
         let key = self.key(file);
         let put = || async {
@@ -85,7 +86,7 @@ impl Sender {
     pub(super) async fn send_parts(&self, file: &LocalFile, state: &State) -> Result<Sent, TransferError> {
         let (upload, there) = self.take_up(file, state).await?;
         let (chunks, mut read) = mpsc::channel(1);
-        let memory = Arc::clone(&self.memory);
+        let memory = self.memory.clone();
         let reader = {
             let file = file.clone();
             tokio::task::spawn_blocking(move || read_parts(&file, &there, &memory, &chunks))

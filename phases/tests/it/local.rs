@@ -7,13 +7,20 @@ use crate::program::Stand;
 
 /// A stand with the product's own graph, any free ports, and a name of its own.
 fn stand() -> (Stand, PathBuf) {
+    stand_of("taskrun-e2e", "")
+}
+
+/// Such a stand whose services run as `user`, and with more in its configuration.
+pub(crate) fn stand_of(user: &str, more: &str) -> (Stand, PathBuf) {
     let folder = tempfile::Builder::new().prefix("taskrun-e2e").tempdir_in("/var/tmp").unwrap();
     set_passable(folder.path());
     let product = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     std::fs::copy(product.join("graph.yaml"), folder.path().join("graph.yaml")).unwrap();
     borrow_caches(&folder.path().join("cache"));
-    let config = "version: 1\nname: local\nservice_user: taskrun-e2e\n\
-                  ports: {object_store: 0, object_store_console: 0, database: 0, tracking: 0}\n";
+    let config = format!(
+        "version: 1\nname: local\nservice_user: {user}\n\
+         ports: {{object_store: 0, object_store_console: 0, database: 0, tracking: 0}}\n{more}"
+    );
     std::fs::write(folder.path().join("config.yaml"), config).unwrap();
     let state = folder.path().join(".taskrun");
     let args = ["--config", "config.yaml", "--state-dir", &state.display().to_string()].map(str::to_owned);
@@ -38,7 +45,7 @@ fn borrow_caches(folder: &Path) {
 }
 
 /// Takes everything away also when the test fails.
-struct CleanUp<'a>(&'a Stand);
+pub(crate) struct CleanUp<'a>(pub(crate) &'a Stand);
 
 impl Drop for CleanUp<'_> {
     fn drop(&mut self) {
@@ -46,7 +53,7 @@ impl Drop for CleanUp<'_> {
     }
 }
 
-fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
+pub(crate) fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
     serde_json::from_str(&stand.run(args).out).unwrap()
 }
 

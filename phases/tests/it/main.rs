@@ -7,6 +7,7 @@ mod detached;
 mod full_disk;
 mod local;
 mod minio;
+mod model_sync;
 mod pipes;
 mod program;
 mod retries;
