@@ -191,36 +191,41 @@ fn describe(request: &Request, summary: &Summary, registered: Option<&Registered
 }
 
 fn report(request: &Request, summary: &Summary, registered: Option<&Registered>) -> String {
-    let Summary { uri, files, .. } = summary;
-    let mut out = format!("{}: {files} files, {}, {uri}\n", request.model, ByteSize(summary.bytes));
+    let (files, bytes) = (count(summary.files, "file"), ByteSize(summary.bytes));
+    let mut out = format!("{}: {files}, {bytes}, {}\n", request.model, summary.uri);
     for (path, reason) in summary.sent.iter().take(NAMED) {
         out.push_str(&format!("  {path}: {reason}\n"));
     }
     if summary.sent.len() > NAMED {
         out.push_str(&format!("  and {} more\n", summary.sent.len() - NAMED));
     }
-    let (count, bytes) = (summary.sent.len(), ByteSize(summary.sent_bytes));
+    let (sent, bytes) = (count(summary.sent.len(), "file"), ByteSize(summary.sent_bytes));
     let resumed = match summary.resumed_bytes {
         0 => String::new(),
-        resumed => format!(", {} more were there from before", ByteSize(resumed)),
+        resumed => format!(" ({} more were there from before)", ByteSize(resumed)),
     };
-    out.push_str(&match (request.dry_run, count) {
-        (true, _) => format!("would send {count} files, {bytes}\n"),
-        (false, 0) => "nothing to send\n".to_owned(),
-        (false, _) => format!("sent {count} files, {bytes}{resumed}, in {:.1} s\n", summary.took.as_secs_f64()),
+    out.push_str(&match (summary.sent.is_empty(), request.dry_run) {
+        (true, _) => "nothing to send\n".to_owned(),
+        (false, true) => format!("would send {sent}, {bytes}\n"),
+        (false, false) => format!("sent {sent}, {bytes}{resumed}, in {:.1} s\n", summary.took.as_secs_f64()),
     });
     if !summary.deleted.is_empty() {
         let word = if request.dry_run { "would delete" } else { "deleted" };
-        out.push_str(&format!("{word} {} objects without a file\n", summary.deleted.len()));
+        out.push_str(&format!("{word} {} without a file\n", count(summary.deleted.len(), "object")));
     }
     if !summary.extra.is_empty() {
-        out.push_str(&format!("left {} objects without a file; --delete deletes them\n", summary.extra.len()));
+        out.push_str(&format!("left {} without a file; see --delete\n", count(summary.extra.len(), "object")));
     }
     if let Some(Registered { version, new }) = registered {
-        let word = if *new { "registered as" } else { "is" };
+        let word = if *new { "registered as" } else { "is still" };
         out.push_str(&format!("{word} version {version} of {} in MLflow\n", request.model));
     }
     out
+}
+
+/// `1 file`, `2 files`.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

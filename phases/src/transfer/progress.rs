@@ -34,7 +34,7 @@ impl Progress for Bar {
             self.0.set_style(style);
         }
         self.0.reset();
-        self.0.set_prefix(format!("{what} {files} files"));
+        self.0.set_prefix(format!("{what} {files} file{}", if files == 1 { "" } else { "s" }));
         self.0.set_length(bytes);
         self.0.set_draw_target(indicatif::ProgressDrawTarget::stderr());
     }
@@ -109,7 +109,8 @@ impl<W: Fn(&str) + Send + Sync> Progress for Lines<W> {
         let now = Instant::now();
         let fresh = Counted { what, begin: Some(now), told: Some(now), files: (0, files), bytes: (0, bytes) };
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
-        (self.write)(&format!("{what}: {files} files, {}", ByteSize(bytes)));
+        let s = if files == 1 { "" } else { "s" };
+        (self.write)(&format!("{what}: {files} file{s}, {}", ByteSize(bytes)));
     }
 
     fn sent(&self, bytes: u64) {
