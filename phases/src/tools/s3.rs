@@ -12,6 +12,8 @@ use rusty_s3::actions::{
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use url::Url;
 
+use super::http;
+
 pub use self::upload::{Listed, Part, Payload, Upload};
 
 /// For how long a signature is valid.
@@ -99,8 +101,8 @@ impl S3 {
     /// The endpoint is no URL, or the HTTP client cannot be made.
     pub fn new(endpoint: &str, region: &str, id: &str, secret: &str) -> Result<Self, S3Error> {
         let what = "reach the object store";
+        let http = http::client(endpoint).timeout(TIMEOUT).build();
         let endpoint = endpoint.parse().map_err(|error: url::ParseError| nonsense(what, error.to_string()))?;
-        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build();
         let http = http.map_err(|source| S3Error::Transport { what: what.to_owned(), source })?;
         Ok(Self { endpoint, region: region.to_owned(), credentials: Credentials::new(id, secret), http })
     }
