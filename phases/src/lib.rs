@@ -10,12 +10,14 @@ pub mod phase2;
 pub mod phase3;
 pub mod phase4;
 pub mod phase5;
+pub mod phase6;
 pub mod platform;
 mod product;
 pub mod serving;
 #[cfg(test)]
 mod testing;
 pub mod tools;
+pub mod transfer;
 
 pub use platform::launch;
 pub use product::Cloud;

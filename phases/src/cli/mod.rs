@@ -2,4 +2,5 @@
 
 pub(crate) mod cloud;
 pub(crate) mod docs;
+pub(crate) mod model_sync;
 pub(crate) mod open;

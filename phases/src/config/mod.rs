@@ -4,6 +4,7 @@ mod gpu;
 mod load;
 mod monitoring;
 mod ports;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use gpu::GpuConfig;
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use ports::Ports;
+pub use transfer::TransferConfig;
 
 /// A configuration file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +54,9 @@ pub struct Config {
     /// Monitoring.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
+    /// Models on their way to the object store.
+    #[serde(default)]
+    pub transfer: TransferConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -168,6 +173,7 @@ impl Default for Config {
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
             monitoring: MonitoringConfig::default(),
+            transfer: TransferConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

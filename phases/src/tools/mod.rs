@@ -6,6 +6,7 @@ pub mod exporter;
 pub mod files;
 pub mod go_build;
 pub mod haproxy;
+pub mod http;
 pub mod marked;
 pub mod mlflow;
 pub mod nvml;
