@@ -3,17 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use taskrun_phases::config::Ports;
+
 use crate::program::Stand;
 
-/// A stand with the product's own graph, any free ports, and a name of its own.
-fn stand() -> (Stand, PathBuf) {
+/// A stand with the product's own graph, any free ports, and services that run as `user`.
+pub(crate) fn stand(user: &str) -> (Stand, PathBuf) {
     let folder = tempfile::Builder::new().prefix("taskrun-e2e").tempdir_in("/var/tmp").unwrap();
     set_passable(folder.path());
     let product = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     std::fs::copy(product.join("graph.yaml"), folder.path().join("graph.yaml")).unwrap();
     borrow_caches(&folder.path().join("cache"));
-    let config = "version: 1\nname: local\nservice_user: taskrun-e2e\n\
-                  ports: {object_store: 0, object_store_console: 0, database: 0, tracking: 0}\n";
+    let ports = Ports::default().named().iter().map(|(name, _)| format!("{name}: 0")).collect::<Vec<_>>().join(", ");
+    let config = format!("version: 1\nname: local\nservice_user: {user}\nports: {{{ports}}}\n");
     std::fs::write(folder.path().join("config.yaml"), config).unwrap();
     let state = folder.path().join(".taskrun");
     let args = ["--config", "config.yaml", "--state-dir", &state.display().to_string()].map(str::to_owned);
@@ -38,7 +40,7 @@ fn borrow_caches(folder: &Path) {
 }
 
 /// Takes everything away also when the test fails.
-struct CleanUp<'a>(&'a Stand);
+pub(crate) struct CleanUp<'a>(pub(crate) &'a Stand);
 
 impl Drop for CleanUp<'_> {
     fn drop(&mut self) {
@@ -46,17 +48,17 @@ impl Drop for CleanUp<'_> {
     }
 }
 
-fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
+pub(crate) fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
     serde_json::from_str(&stand.run(args).out).unwrap()
 }
 
-fn pid_of(stand: &Stand, service: &str) -> u64 {
+pub(crate) fn pid_of(stand: &Stand, service: &str) -> u64 {
     let status = json(stand, &["cloud", "status", "--json"]);
     let pid = if service == "supervisor" { &status["supervisor"]["pid"] } else { &status["services"][service]["pid"] };
     pid.as_u64().unwrap()
 }
 
-fn kill(pid: u64) {
+pub(crate) fn kill(pid: u64) {
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }
 
@@ -73,7 +75,7 @@ fn psql(state: &Path, port: u64, database: &str, statement: &str) -> String {
 #[test]
 #[ignore = "brings up MinIO, PostgreSQL and MLflow for real, which downloads and builds them the first time: make e2e"]
 fn the_embedded_platform_survives_what_can_happen_to_it() {
-    let (stand, state) = stand();
+    let (stand, state) = stand("taskrun-e2e");
     let _clean = CleanUp(&stand);
     stand.ok(&["run"]);
     let again = stand.ok(&["resume"]);

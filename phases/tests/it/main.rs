@@ -9,3 +9,4 @@ mod local;
 mod pipes;
 mod program;
 mod retries;
+mod serving;
