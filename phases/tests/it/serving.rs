@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::local::{CleanUp, json, kill, pid_of, stand};
+use crate::embedded::{CleanUp, json, kill, pid_of, stand};
 use crate::program::{Said, Stand};
 
 /// How long anything may take here, on a machine that other tests share.
@@ -125,7 +125,7 @@ fn deploy(stand: &Stand, uri: &str, more: &[&str]) -> Said {
 #[test]
 #[ignore = "brings up MinIO, PostgreSQL, MLflow and model serving for real: make e2e"]
 fn models_are_served_whatever_happens() {
-    let (stand, state) = stand("taskrun-e2e-serve");
+    let (stand, state) = stand("taskrun-e2e-serve", "");
     let _clean = CleanUp(&stand);
     stand.ok(&["run", "CLOUD-3.4"]);
     let (first, second) = (train(&stand, 1), train(&stand, 50));
