@@ -93,17 +93,14 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command(), cli::docs::command(), cli::model_sync::model(), cli::open::command()]
+        vec![cli::cloud::command(), cli::docs::command(), cli::open::command(), cli::model::command()]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
             "cloud" => cli::cloud::cloud(args, session).await,
             "docs" => cli::docs::docs(args, session).await,
-            "model" => match args.subcommand() {
-                Some((_, args)) => cli::model_sync::sync_model(args, session).await,
-                None => Err(CliError::usage("say sync")),
-            },
+            "model" => cli::model::model(args, session).await,
             "open" => cli::open::open(args, session),
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }

@@ -13,4 +13,5 @@ mod monitoring;
 mod pipes;
 mod program;
 mod retries;
+mod serving;
 mod transfer;
