@@ -17,6 +17,7 @@ pub mod serving;
 #[cfg(test)]
 mod testing;
 pub mod tools;
+pub mod transfer;
 
 pub use platform::launch;
 pub use product::Cloud;

@@ -16,6 +16,7 @@ use crate::process::{end_orphans, find_orphans};
 use crate::redact::Redactor;
 use crate::registry::Registry;
 use crate::secret::SecretStore;
+use crate::task::Output;
 use crate::world::World;
 
 /// How long orphans of a killed run may take to end before they are killed.
@@ -126,6 +127,15 @@ impl Session {
                 _ => return Ok((checkpoint, false)),
             }
         }
+    }
+
+    /// The output of type `O` that a task of the graph gave when it succeeded last.
+    pub fn output<O: Output>(&self, checkpoint: &Checkpoint) -> Option<O> {
+        let graph = &self.world.graph;
+        let mut made = graph.indices().filter(|index| self.world.output_kind(*index) == O::KIND);
+        let record = made.find_map(|index| checkpoint.tasks.get(&graph[index].id)?.done.as_ref()?.output.as_ref())?;
+        let value = O::migrate(record.schema, serde_json::from_str(record.value.get()).ok()?)?;
+        serde_json::from_value(value).ok()
     }
 
     /// The id of a task of the graph, or of one that only `checkpoint` knows, as the user wrote it.

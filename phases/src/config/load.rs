@@ -7,6 +7,7 @@ use taskrun_engine::graph::{Document, Fault};
 use taskrun_engine::secret::SecretSource;
 
 use super::{Config, GpuConfig};
+use crate::transfer::{check_name, parse_rate};
 
 /// The newest version of the format.
 const VERSION: u32 = 1;
@@ -109,6 +110,14 @@ fn check(config: &Config) -> Vec<Fault> {
     if !plain(&config.database.name) {
         let name = &config.database.name;
         fault(&["database", "name"], format!("`{name}` is not 1 to 32 letters, digits, `-` and `_`"));
+    }
+    for (at, model) in config.transfer.models.iter().enumerate() {
+        if let Err(error) = check_name(model) {
+            fault(&["transfer", "models", &at.to_string()], error.to_string());
+        }
+    }
+    if let Some(Err(message)) = config.transfer.bandwidth.as_deref().map(parse_rate) {
+        fault(&["transfer", "bandwidth"], message);
     }
     let most = GpuConfig::MOST_SLOTS;
     if !(1..=most).contains(&config.gpu.slots) {

@@ -6,6 +6,7 @@ mod hpc;
 mod load;
 mod monitoring;
 mod ports;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use hpc::{HpcConfig, HpcPrometheusConfig};
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use ports::Ports;
+pub use transfer::TransferConfig;
 
 /// A configuration file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +64,9 @@ pub struct Config {
     /// The HPC side.
     #[serde(default)]
     pub hpc: HpcConfig,
+    /// Models on their way to the object store.
+    #[serde(default)]
+    pub transfer: TransferConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -182,6 +187,7 @@ impl Default for Config {
             monitoring: MonitoringConfig::default(),
             dashboards: DashboardsConfig::default(),
             hpc: HpcConfig::default(),
+            transfer: TransferConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

@@ -4,6 +4,7 @@ mod documentation;
 mod monitoring;
 mod runtimes;
 mod serving;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ pub use self::documentation::Documentation;
 pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
+pub use self::transfer::{ModelTransfer, TransferredModel};
 use crate::config::Ports;
 
 /// CLOUD-0.1: the machine is prepared.

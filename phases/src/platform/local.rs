@@ -15,7 +15,7 @@ use super::service::{Health, Service, ServiceState};
 use super::targets;
 use crate::outputs::Machine;
 use crate::tools::supervisor::{ProcessInfo, Supervisor, SupervisorError, main_config, program_config};
-use crate::tools::{files, marked};
+use crate::tools::{files, http, marked};
 
 /// How long a service may take until it runs and serves.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -314,7 +314,7 @@ pub async fn healthy(health: &Health) -> Result<(), String> {
     const TIMEOUT: Duration = Duration::from_secs(5);
     match health {
         Health::Http(url) => {
-            let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(|e| e.to_string())?;
+            let client = http::client(url).timeout(TIMEOUT).build().map_err(|e| e.to_string())?;
             match client.get(url).send().await {
                 Ok(answer) if answer.status().as_u16() < 400 => Ok(()),
                 Ok(answer) => Err(format!("{url} answers {}", answer.status())),

@@ -11,7 +11,7 @@ use taskrun_engine::context::Context;
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
 
-use super::{cache, files};
+use super::{cache, files, http};
 use crate::config::ArchiveConfig;
 use crate::phase0::find_program;
 
@@ -144,7 +144,7 @@ impl Grafana {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(url: &str, user: &str, password: &str) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(|error| failure(&error))?;
+        let http = http::client(url).timeout(TIMEOUT).build().map_err(|error| failure(&error))?;
         Ok(Self { http, url: url.to_owned(), user: user.to_owned(), password: password.to_owned() })
     }
 

@@ -1,9 +1,13 @@
 //! MLflow's REST API (<https://mlflow.org/docs/latest/rest-api.html>), as much of it as the proofs need.
 
+mod registry;
+
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+
+pub use self::registry::{ModelVersion, Tag};
 
 /// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,7 +75,7 @@ impl Mlflow {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(url: &str) -> Result<Self, MlflowError> {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build();
+        let http = super::http::client(url).timeout(TIMEOUT).build();
         let http = http.map_err(|source| MlflowError::Transport { what: "reach MLflow".to_owned(), source })?;
         Ok(Self { url: url.trim_end_matches('/').to_owned(), http })
     }

@@ -7,6 +7,7 @@ pub mod files;
 pub mod go_build;
 pub mod grafana;
 pub mod haproxy;
+pub mod http;
 pub mod marked;
 pub mod mlflow;
 pub mod nvml;

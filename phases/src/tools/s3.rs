@@ -1,5 +1,7 @@
 //! An S3 client: what the tasks need of an object store. The requests are signed by rusty-s3 and sent by reqwest.
 
+mod upload;
+
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -9,6 +11,10 @@ use rusty_s3::actions::{
 };
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use url::Url;
+
+use super::http;
+
+pub use self::upload::{Listed, Part, Payload, Upload};
 
 /// For how long a signature is valid.
 const VALIDITY: Duration = Duration::from_secs(600);
@@ -43,6 +49,8 @@ pub enum S3Error {
         what: String,
         /// Its answer.
         status: StatusCode,
+        /// S3's name of the error, such as `NoSuchKey`; empty where it gives none.
+        code: String,
         /// Its words.
         message: String,
     },
@@ -61,9 +69,23 @@ impl S3Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport { .. } => true,
+            Self::Refused { status: StatusCode::INSUFFICIENT_STORAGE | StatusCode::NOT_IMPLEMENTED, .. } => false,
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             Self::Nonsense { .. } => false,
         }
+    }
+
+    /// S3's name of the error, such as `NoSuchKey`; empty where there is none.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            _ => "",
+        }
+    }
+
+    /// Whether the store has no room left.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::INSUFFICIENT_STORAGE, .. })
     }
 
     /// Whether the key was refused.
@@ -79,8 +101,8 @@ impl S3 {
     /// The endpoint is no URL, or the HTTP client cannot be made.
     pub fn new(endpoint: &str, region: &str, id: &str, secret: &str) -> Result<Self, S3Error> {
         let what = "reach the object store";
+        let http = http::client(endpoint).timeout(TIMEOUT).build();
         let endpoint = endpoint.parse().map_err(|error: url::ParseError| nonsense(what, error.to_string()))?;
-        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build();
         let http = http.map_err(|source| S3Error::Transport { what: what.to_owned(), source })?;
         Ok(Self { endpoint, region: region.to_owned(), credentials: Credentials::new(id, secret), http })
     }
@@ -218,19 +240,29 @@ impl S3 {
     }
 
     async fn send(&self, method: Method, url: Url, body: Vec<u8>, what: &str) -> Result<reqwest::Response, S3Error> {
+        self.answer(self.http.request(method, url).body(body), what).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder, what: &str) -> Result<reqwest::Response, S3Error> {
         // The URL is signed: an error must not show it.
         let transport =
             |source: reqwest::Error| S3Error::Transport { what: what.to_owned(), source: source.without_url() };
-        let answer = self.http.request(method, url).body(body).send().await.map_err(transport)?;
+        let answer = request.send().await.map_err(transport)?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
         let text = answer.text().await.unwrap_or_default();
-        let message = text.split_once("<Message>").and_then(|(_, rest)| rest.split_once("</Message>"));
-        let message = message.map_or_else(|| "no reason".to_owned(), |(message, _)| message.to_owned());
-        Err(S3Error::Refused { what: what.to_owned(), status, message })
+        let message = element(&text, "Message").unwrap_or("no reason").to_owned();
+        let code = element(&text, "Code").unwrap_or_default().to_owned();
+        Err(S3Error::Refused { what: what.to_owned(), status, code, message })
     }
+}
+
+/// The text of the first element called `name`.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
 fn nonsense(what: &str, message: String) -> S3Error {

@@ -107,7 +107,7 @@ impl Supervisor {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(socket: &Path) -> Result<Self, SupervisorError> {
-        let http = reqwest::Client::builder().unix_socket(socket).timeout(TIMEOUT).build();
+        let http = super::http::client("unix:").unix_socket(socket).timeout(TIMEOUT).build();
         let http = http.map_err(|source| SupervisorError::Unreachable { socket: socket.to_owned(), source })?;
         Ok(Self { socket: socket.to_owned(), http })
     }
