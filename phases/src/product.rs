@@ -17,9 +17,9 @@ use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
-use crate::phase4::MonitoringTask;
+use crate::phase4::{DashboardsTask, MonitoringTask};
 use crate::phase5::DocumentationTask;
-use crate::phase6::ModelTransferTask;
+use crate::phase6::{FederationTask, ModelTransferTask};
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -40,8 +40,10 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-3.3", |config| Ok(MlflowTask::new(config)));
     plugins.add("CLOUD-3.4", |_| Ok(ModelServingTask));
     plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
+    plugins.add("CLOUD-4.2", |config| Ok(DashboardsTask::new(config)));
     plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
     plugins.add("CLOUD-6.1", |config| Ok(ModelTransferTask::new(config)));
+    plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));
     plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     plugins.registry
 }

@@ -127,6 +127,8 @@ fn check(config: &Config) -> Vec<Fault> {
         fault(&["tracking", "workers"], "a server without workers serves nobody".to_owned());
     }
     faults.extend(config.monitoring.faults(&config.secrets));
+    faults.extend(config.dashboards.faults());
+    faults.extend(config.hpc.faults(&config.secrets));
     faults
 }
 

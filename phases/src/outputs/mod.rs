@@ -14,7 +14,7 @@ use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
 pub use self::documentation::Documentation;
-pub use self::monitoring::{Monitoring, MonitoringPrograms};
+pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
 pub use self::transfer::{ModelTransfer, TransferredModel};
