@@ -12,6 +12,7 @@ pub mod phase5;
 pub mod phase6;
 pub mod platform;
 mod product;
+pub mod serving;
 #[cfg(test)]
 mod testing;
 pub mod tools;

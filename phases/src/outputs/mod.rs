@@ -2,6 +2,7 @@
 
 mod documentation;
 mod runtimes;
+mod serving;
 mod transfer;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use taskrun_engine::task::Output;
 
 pub use self::documentation::Documentation;
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
+pub use self::serving::{ModelRuntime, ModelServing};
 pub use self::transfer::{ModelTransfer, TransferredModel};
 use crate::config::Ports;
 
