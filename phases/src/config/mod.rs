@@ -2,6 +2,7 @@
 
 mod gpu;
 mod load;
+mod monitoring;
 mod ports;
 mod transfer;
 
@@ -14,6 +15,7 @@ use taskrun_engine::secret::SecretSource;
 
 pub use gpu::GpuConfig;
 pub use load::load;
+pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use ports::Ports;
 pub use transfer::TransferConfig;
 
@@ -49,6 +51,9 @@ pub struct Config {
     /// GPUs, if there are any.
     #[serde(default)]
     pub gpu: GpuConfig,
+    /// Monitoring.
+    #[serde(default)]
+    pub monitoring: MonitoringConfig,
     /// Models on their way to the object store.
     #[serde(default)]
     pub transfer: TransferConfig,
@@ -85,6 +90,9 @@ pub struct Tools {
     pub minio: Option<PathBuf>,
     /// The folder of PostgreSQL's programs; by default that of an installed server package, else one is unpacked.
     pub postgres: Option<PathBuf>,
+    /// A folder with programs of Prometheus (`prometheus`, `promtool`, `alertmanager`, `amtool`, `node_exporter`,
+    /// `postgres_exporter`, or as Debian calls them); by default those on PATH, and what is missing is unpacked.
+    pub prometheus: Option<PathBuf>,
     /// The Python that environments are made with, 3.10 to 3.13; by default `python3` on PATH.
     pub python: Option<PathBuf>,
 }
@@ -164,6 +172,7 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
+            monitoring: MonitoringConfig::default(),
             transfer: TransferConfig::default(),
             secrets: BTreeMap::new(),
         }

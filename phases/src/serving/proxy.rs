@@ -66,6 +66,7 @@ pub fn service(setup: &Setup) -> Service {
         command: command.to_vec(),
         env: [("LD_LIBRARY_PATH".to_owned(), setup.library_path())].into(),
         secret_env: BTreeMap::new(),
+        secret_files: crate::platform::SecretFiles::default(),
         dir: setup.machine.service_dir(PROXY),
         endpoints: [("inference".to_owned(), setup.inference_url())].into(),
         health: Health::Http(format!("http://127.0.0.1:{port}/healthz")),

@@ -69,6 +69,7 @@ impl Replica {
             command: self.command(setup, wanted),
             env: self.environment(setup, wanted),
             secret_env: [("AWS_SECRET_ACCESS_KEY".to_owned(), setup.key.secret.clone().into())].into(),
+            secret_files: crate::platform::SecretFiles::default(),
             dir: setup.machine.service_dir(super::SERVICE),
             endpoints: [("replica".to_owned(), format!("http://127.0.0.1:{}", self.port))].into(),
             health: Health::Http(self.health()),

@@ -94,7 +94,7 @@ pub(crate) fn spawn(data: &std::path::Path, address: &str) -> Child {
 fn program() -> PathBuf {
     let cache = std::env::var_os("TASKRUN_CACHE_DIR").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/taskrun"))).unwrap();
-    let version = taskrun_phases::tools::minio_build::VERSION;
+    let version = taskrun_phases::tools::go_build::MINIO.version;
     let path = cache.join("minio").join(version).join("minio");
     assert!(path.exists(), "there is no {}: build it by `taskrun run --until CLOUD-1.1`", path.display());
     path

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::local::{CleanUp, json, stand_of};
+use crate::embedded::{CleanUp, json, stand};
 use crate::program::Stand;
 use crate::transfer::unfinished;
 
@@ -37,7 +37,7 @@ fn tag<'a>(version: &'a Value, key: &str) -> Option<&'a str> {
 #[test]
 #[ignore = "brings up MinIO, PostgreSQL and MLflow for real: make e2e"]
 fn models_are_sent_whatever_happens() {
-    let (stand, state) = stand_of("taskrun-e2e-models", "transfer: {source: trained, models: [tiny]}\n");
+    let (stand, state) = stand("taskrun-e2e-models", "transfer: {source: trained, models: [tiny]}\n");
     let _clean = CleanUp(&stand);
     let tiny = stand.path().join("trained/tiny");
     let refused = stand.run(&["run", "--until", "CLOUD-6.1"]);
