@@ -30,9 +30,10 @@ e2e: bootstrap ## Real servers here, then the README on fresh Debian 12 and 13 m
 	@$(RUST) cargo test --locked -p taskrun-phases --test it -- --ignored
 	@tests/e2e/fresh-machine.sh $(ARGS)
 
-bench: bootstrap ## Measure the engine
+bench: bootstrap ## Measure the engine, and model transfer on a MinIO of its own
 	@$(RUST) cargo bench --locked -p taskrun-engine --bench overhead
 	@$(RUST) cargo bench --locked -p taskrun-phases --bench ninja
+	@$(RUST) cargo bench --locked -p taskrun-phases --bench transfer
 
 lint: ## Format check and lints; licences and shell scripts where cargo-deny and shellcheck are installed
 	@scripts/bootstrap.sh --lint

@@ -58,15 +58,15 @@ pub struct Config {
     /// Monitoring.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
+    /// Models on their way to the object store.
+    #[serde(default)]
+    pub transfer: TransferConfig,
     /// Dashboards.
     #[serde(default)]
     pub dashboards: DashboardsConfig,
     /// The HPC side.
     #[serde(default)]
     pub hpc: HpcConfig,
-    /// Models on their way to the object store.
-    #[serde(default)]
-    pub transfer: TransferConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -185,9 +185,9 @@ impl Default for Config {
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
             monitoring: MonitoringConfig::default(),
+            transfer: TransferConfig::default(),
             dashboards: DashboardsConfig::default(),
             hpc: HpcConfig::default(),
-            transfer: TransferConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! Phase 6: models on their way, and the two sides as one.
+//! Phase 6: models on their way, and the cloud side and the HPC side together.
 
 mod federation;
 mod model_transfer;

@@ -38,6 +38,12 @@ pub enum TransferError {
         /// How many others there are.
         others: usize,
     },
+    /// The store lists another object than the one that it was sent, again and again.
+    #[error("the store does not keep {path} as it was sent")]
+    Unkept {
+        /// The file.
+        path: String,
+    },
     /// Objects stand where files are to be sent.
     #[error("the store has a file where the source has a folder, or the other way round: {path}")]
     InTheWay {
@@ -95,6 +101,7 @@ impl TransferError {
             Self::Source(error) => error.hint(),
             Self::Read { .. } => "let this user read it, or look at the disk",
             Self::Restless { .. } => "wait until the training has ended, then sync again",
+            Self::Unkept { .. } => "see whether something else writes there, such as a sync from another machine",
             Self::InTheWay { .. } => "delete what has no file here any more: --delete",
             Self::Locked { .. } => "wait until it has ended",
             Self::State { .. } => "make room on the disk, or let this user write there",

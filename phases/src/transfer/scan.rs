@@ -61,8 +61,8 @@ pub enum ScanError {
         /// The link.
         path: PathBuf,
     },
-    /// An object's key is text.
-    #[error("the name of {} is not UTF-8", path.display())]
+    /// An object's key is text of one line.
+    #[error("the name of {} is not UTF-8, or has control characters", path.display())]
     NotText {
         /// The file.
         path: PathBuf,
@@ -106,8 +106,8 @@ pub fn scan(source: &Path, follow_links: bool, prefix: usize) -> Result<Scan, Sc
         walk.folder(&root, "", &mut vec![(metadata.dev(), metadata.ino())])?;
     } else {
         let name = source.file_name().or(root.file_name()).map(Path::new).unwrap_or(&root);
-        let name = name.to_str().ok_or_else(|| ScanError::NotText { path: root.clone() })?.to_owned();
-        walk.add(&root, name, &metadata)?;
+        let name = text(&root, name.to_str())?;
+        walk.add(&root, name.to_owned(), &metadata)?;
     }
     let mut found = walk.found;
     if found.files.is_empty() {
@@ -141,7 +141,7 @@ impl Walk {
             let entry = entry.map_err(|error| io_error(folder, error))?;
             let location = entry.path();
             let name = entry.file_name();
-            let name = name.to_str().ok_or_else(|| ScanError::NotText { path: location.clone() })?;
+            let name = text(&location, name.to_str())?;
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
             let kind = entry.file_type().map_err(|error| io_error(&location, error))?;
             if kind.is_symlink() {
@@ -183,6 +183,12 @@ impl Walk {
         self.found.files.push(LocalFile { path, location: location.to_owned(), size, mtime });
         Ok(())
     }
+}
+
+/// A name that can be part of a key.
+fn text<'n>(path: &Path, name: Option<&'n str>) -> Result<&'n str, ScanError> {
+    let plain = name.filter(|name| !name.contains(char::is_control));
+    plain.ok_or_else(|| ScanError::NotText { path: path.to_owned() })
 }
 
 fn io_error(path: &Path, source: io::Error) -> ScanError {
@@ -247,6 +253,7 @@ mod tests {
         assert!(matches!(told(&|at| symlink("nowhere", at.join("dangling")).unwrap()), ScanError::Io { .. }));
         let bad = OsStr::from_bytes(b"\xff.bin");
         assert!(matches!(told(&|at| fs::write(at.join(bad), "").unwrap()), ScanError::NotText { .. }));
+        assert!(matches!(told(&|at| fs::write(at.join("two\nlines"), "").unwrap()), ScanError::NotText { .. }));
         let folder = folder();
         assert!(matches!(scan(folder.path(), true, 1017), Err(ScanError::TooLong { .. })));
         assert!(matches!(scan(&folder.path().join("b/empty"), true, 0), Err(ScanError::Empty { .. })));

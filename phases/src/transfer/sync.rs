@@ -104,7 +104,9 @@ pub async fn sync(
 pub fn check_name(name: &str) -> Result<(), TransferError> {
     let valid = (1..=64).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        // The objects of such a model would lie below the manifest of another one.
+        && !name.ends_with(&Manifest::key(""));
     if valid { Ok(()) } else { Err(TransferError::Name { name: name.to_owned() }) }
 }
 
@@ -159,10 +161,16 @@ impl Sync<'_> {
         if plan.is_settled() {
             return self.finish(plan).await;
         }
-        let restless = plan.files.into_iter().filter(|(_, action)| !matches!(action, Action::Keep(_)));
-        let mut restless = restless.map(|(file, _)| file.path);
-        let path = restless.next().unwrap_or_default();
-        Err(TransferError::Restless { path, others: restless.count() })
+        let mut unsettled = plan.files.into_iter().filter(|(_, action)| !matches!(action, Action::Keep(_)));
+        match unsettled.next() {
+            Some((file, Action::Send(Reason::Damaged | Reason::Missing | Reason::Unknown))) => {
+                Err(TransferError::Unkept { path: file.path })
+            }
+            first => {
+                let path = first.map(|(file, _)| file.path).unwrap_or_default();
+                Err(TransferError::Restless { path, others: unsettled.count() })
+            }
+        }
     }
 
     /// Looks at both sides.
@@ -293,4 +301,20 @@ impl Sync<'_> {
 
 fn to_json(manifest: &Manifest) -> Result<Vec<u8>, TransferError> {
     manifest.to_json().map_err(|source| TransferError::Manifest { key: Manifest::key(&manifest.model), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_models_are_keys_file_names_and_names_in_the_registry() {
+        for good in ["tiny", "Llama-3.1_8B", "7b"] {
+            check_name(good).unwrap();
+        }
+        let long = "a".repeat(65);
+        for bad in ["", ".", "..", "-a", "a b", "a/b", "ä", &long, "tiny.manifest.json"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
 }
