@@ -18,7 +18,7 @@ use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, py
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
-use crate::phase5::DocumentationTask;
+use crate::phase5::{DocumentationTask, TrainingTask};
 use crate::phase6::{FederationTask, ModelTransferTask};
 use crate::tools::cache;
 
@@ -41,6 +41,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-3.4", |_| Ok(ModelServingTask));
     plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
     plugins.add("CLOUD-4.2", |config| Ok(DashboardsTask::new(config)));
+    plugins.add("CLOUD-5.1", |config| Ok(TrainingTask::new(config)));
     plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
     plugins.add("CLOUD-6.1", |config| Ok(ModelTransferTask::new(config)));
     plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));

@@ -128,6 +128,8 @@ fn check(config: &Config) -> Vec<Fault> {
     }
     faults.extend(config.monitoring.faults(&config.secrets));
     faults.extend(config.dashboards.faults());
+    let training = config.training.faults().into_iter();
+    faults.extend(training.map(|(field, message)| Fault::new(["training", field], message)));
     faults.extend(config.hpc.faults(&config.secrets));
     faults
 }

@@ -6,6 +6,7 @@ mod hpc;
 mod load;
 mod monitoring;
 mod ports;
+mod training;
 mod transfer;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use hpc::{HpcConfig, HpcPrometheusConfig};
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use ports::Ports;
+pub use training::TrainingConfig;
 pub use transfer::TransferConfig;
 
 /// A configuration file.
@@ -58,6 +60,9 @@ pub struct Config {
     /// Monitoring.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
+    /// Training.
+    #[serde(default)]
+    pub training: TrainingConfig,
     /// Models on their way to the object store.
     #[serde(default)]
     pub transfer: TransferConfig,
@@ -185,6 +190,7 @@ impl Default for Config {
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
             monitoring: MonitoringConfig::default(),
+            training: TrainingConfig::default(),
             transfer: TransferConfig::default(),
             dashboards: DashboardsConfig::default(),
             hpc: HpcConfig::default(),
