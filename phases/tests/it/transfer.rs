@@ -411,9 +411,11 @@ async fn of_two_syncs_of_one_model_one_is_refused() {
 #[tokio::test]
 #[ignore = "mounts a small file system and starts a MinIO server on it, as root: make e2e"]
 async fn a_full_disk_of_the_store_is_told_and_room_is_enough_to_go_on() {
-    let folder = tempfile::Builder::new().prefix("taskrun-transfer").tempdir_in("/var/tmp").unwrap();
-    let disk = Disk::mount(folder.path().join("disk"));
-    let place = Place::on(disk.0.join("data"), folder).await;
+    let folder = || tempfile::Builder::new().prefix("taskrun-transfer").tempdir_in("/var/tmp").unwrap();
+    // The server ends first, then the disk is taken away, then the folder that it was in.
+    let outside = folder();
+    let disk = Disk::mount(outside.path().join("disk"));
+    let place = Place::on(disk.0.join("data"), folder()).await;
     place.write("first", 1, 20 * MIB);
     place.sync().await.unwrap();
     let ballast = disk.0.join("ballast");
