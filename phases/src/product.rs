@@ -86,11 +86,12 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command(), cli::docs::command(), cli::open::command()]
+        vec![cli::bench::command(), cli::cloud::command(), cli::docs::command(), cli::open::command()]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
+            "bench" => cli::bench::bench(args, session).await,
             "cloud" => cli::cloud::cloud(args, session).await,
             "docs" => cli::docs::docs(args, session).await,
             "open" => cli::open::open(args, session),

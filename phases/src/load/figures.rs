@@ -16,9 +16,8 @@ const DIGITS: u8 = 3;
 const LONGEST: u64 = 3_600_000_000;
 
 /// The percentiles of the curve that is drawn.
-const CURVE: [f64; 19] = [
-    0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.9, 99.99, 100.0,
-];
+const CURVE: [f64; 19] =
+    [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.9, 99.99, 100.0];
 
 /// The figures of a test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,7 +145,8 @@ impl FromIterator<Duration> for Distribution {
 impl Figures {
     /// The figures of a test.
     pub fn new(samples: &[Sample], shape: &Shape, schedule: &Schedule) -> Self {
-        let measured: Vec<&Sample> = samples.iter().filter(|sample| sample.intended >= schedule.measured_from).collect();
+        let measured: Vec<&Sample> =
+            samples.iter().filter(|sample| sample.intended >= schedule.measured_from).collect();
         let successes = || measured.iter().filter(|sample| sample.outcome.is_ok());
         let latency: Distribution = measured.iter().filter_map(|sample| latency(sample)).collect();
         let ended = successes().map(|sample| sample.intended + sample.latency).max().unwrap_or_default();

@@ -83,7 +83,7 @@ const HEADER: &str = "intended_us,delay_us,first_us,latency_us,outcome,status,by
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write(file: &Path, samples: &[Sample], measured_from: Duration) -> io::Result<()> {
+pub(super) fn write(file: &Path, samples: &[Sample], measured_from: Duration) -> io::Result<()> {
     let mut out = GzEncoder::new(io::BufWriter::new(File::create(file)?), Compression::default());
     writeln!(out, "{HEADER}")?;
     for sample in samples {

@@ -192,7 +192,8 @@ mod tests {
     #[test]
     fn random_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() {
         let schedule = Shape { seconds: 1000.0, ..shape(Profile::Steady, Arrivals::Poisson) }.schedule();
-        let counts: Vec<f64> = (0..1000).map(|second| between(&schedule, second as f64, (second + 1) as f64) as f64).collect();
+        let counts: Vec<f64> =
+            (0..1000).map(|second| between(&schedule, second as f64, (second + 1) as f64) as f64).collect();
         let mean = counts.iter().sum::<f64>() / 1000.0;
         let variance = counts.iter().map(|count| (count - mean).powi(2)).sum::<f64>() / 999.0;
         // Both are 100; these are five standard errors.

@@ -204,7 +204,8 @@ fn utilisation(targets: &Targets, measured: &Measured<'_>) -> Result<Comparison,
     if measured.gpus == 0 {
         return Err("there is no GPU here".to_owned());
     }
-    let utilisation = measured.gpu_utilisation.ok_or("Prometheus has no figures of the GPUs for the time of the test")?;
+    let utilisation =
+        measured.gpu_utilisation.ok_or("Prometheus has no figures of the GPUs for the time of the test")?;
     Ok(Comparison {
         met: utilisation > targets.gpu_utilisation,
         measured: format!("{:.0} %", utilisation * 100.0),
@@ -241,8 +242,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_not_judged() {
         let figures = figures(200.0, 50.0, 0);
-        let measured =
-            Measured { figures: &figures, cold_start: None, gpus: 0, gpu_utilisation: None, scaling: None };
+        let measured = Measured { figures: &figures, cold_start: None, gpus: 0, gpu_utilisation: None, scaling: None };
         let all = judge(&Targets::default(), &measured);
         let verdicts: Vec<&str> = all.iter().map(|judged| judged.verdict.as_str()).collect();
         let none = "not applicable";
@@ -275,8 +275,7 @@ mod tests {
     #[test]
     fn a_rate_below_the_target_shows_nothing() {
         let figures = figures(20.0, 10.0, 0);
-        let measured =
-            Measured { figures: &figures, cold_start: None, gpus: 1, gpu_utilisation: None, scaling: None };
+        let measured = Measured { figures: &figures, cold_start: None, gpus: 1, gpu_utilisation: None, scaling: None };
         let all = judge(&Targets::default(), &measured);
         assert_eq!(verdict(&all, "throughput per GPU").verdict, Verdict::NotApplicable);
         assert!(verdict(&all, "GPU utilisation").advice.contains("Prometheus has no figures"));
