@@ -12,6 +12,7 @@ pub mod phase3;
 pub mod phase5;
 pub mod platform;
 mod product;
+pub mod serving;
 #[cfg(test)]
 mod testing;
 pub mod tools;

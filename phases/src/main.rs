@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use taskrun_phases::phase2::gpu;
+use taskrun_phases::serving::controller;
 use taskrun_phases::{Cloud, launch};
 
 fn main() -> ExitCode {
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     match &args[..] {
         [_, verb, file] if verb == launch::VERB => launch::run(Path::new(file)),
         [_, verb, port] if verb == gpu::VERB => gpu::export(&port.to_string_lossy()),
+        [_, verb, file] if verb == controller::VERB => controller::run(Path::new(file)),
         _ => taskrun_engine::cli::main(&Cloud, args),
     }
 }

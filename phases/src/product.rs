@@ -13,9 +13,9 @@ use taskrun_engine::task::Task;
 use crate::cli;
 use crate::config::{self, Config};
 use crate::phase0::{MachineTask, OperatorCliTask};
-use crate::phase1::{BaseRuntimeTask, PythonEnvironmentTask, python_environment};
+use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
-use crate::phase3::{MlflowTask, ObjectStoreTask, Postgres};
+use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase5::DocumentationTask;
 use crate::tools::cache;
 
@@ -33,6 +33,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     add(&mut registry, "CLOUD-0.2", move || OperatorCliTask::new(&file));
     let config = with(&shared);
     add(&mut registry, "CLOUD-1.1", move || Ok(BaseRuntimeTask::new(&config)));
+    add(&mut registry, "CLOUD-1.2", || Ok(ModelRuntimeTask));
     let config = with(&shared);
     add(&mut registry, "CLOUD-2.1", move || Ok(PlatformUp::new(&config)));
     let config = with(&shared);
@@ -42,6 +43,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     let config = with(&shared);
     add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
     add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&shared)));
+    add(&mut registry, "CLOUD-3.4", || Ok(ModelServingTask));
     add(&mut registry, "CLOUD-5.2", || Ok(DocumentationTask));
     registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     registry

@@ -51,4 +51,10 @@ ports! {
     tracking = 5000,
     /// The exporter of the GPUs' figures, if there are any.
     gpu_exporter = 9400,
+    /// The models: V2 below `/v2/models/NAME`, OpenAI's protocol below `/models/NAME/openai/v1`.
+    inference = 8080,
+    /// The metrics of the proxy in front of the models.
+    inference_metrics = 8405,
+    /// The metrics of the controller of the models.
+    inference_controller = 8406,
 }

@@ -2,6 +2,7 @@
 
 mod documentation;
 mod runtimes;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use taskrun_engine::task::Output;
 
 pub use self::documentation::Documentation;
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
+pub use self::serving::{ModelRuntime, ModelServing};
 use crate::config::Ports;
 
 /// CLOUD-0.1: the machine is prepared.

@@ -145,7 +145,7 @@ impl MlflowTask {
         }
     }
 
-    async fn admin(&self, view: &View, place: &Place, args: &[&str]) -> Result<(), Failure> {
+    async fn admin(view: &View, place: &Place, args: &[&str]) -> Result<(), Failure> {
         let password = view.secret(&place.database.password.name.to_string())?;
         // The password is made of letters and digits: it needs no encoding in a URI.
         let uri = place.store_uri().replace("{}", password.expose());
@@ -168,19 +168,8 @@ impl MlflowTask {
         let name = format!("{PROOF}{now}");
         let experiment = mlflow.create_experiment(&name).await.map_err(failure)?;
         let proved = self.prove_in(view, place, &mlflow, &experiment, &name, now).await;
-        self.forget_proofs(view, place, &mlflow).await?;
+        forget_experiments(view, PROOF).await?;
         proved
-    }
-
-    /// Removes what this proof and ones that were killed have left.
-    async fn forget_proofs(&self, view: &View, place: &Place, mlflow: &Mlflow) -> Result<(), Failure> {
-        let s3 = place.objects(view)?;
-        for experiment in mlflow.experiments(PROOF).await.map_err(failure)? {
-            for key in s3.list(BUCKET, &format!("{experiment}/")).await.map_err(store)? {
-                s3.delete(BUCKET, &key).await.map_err(store)?;
-            }
-        }
-        self.admin(view, place, &["forget", PROOF]).await
     }
 
     async fn prove_in(
@@ -218,6 +207,22 @@ impl MlflowTask {
     }
 }
 
+/// Removes the experiments and models whose names begin with `prefix`, with their runs and artifacts, for good: what
+/// proofs, and ones that were killed, have left.
+///
+/// # Errors
+/// MLflow, its database or the object store refuses.
+pub(crate) async fn forget_experiments(view: &View, prefix: &str) -> Result<(), Failure> {
+    let place = Place::new(view)?;
+    let (mlflow, s3) = (Mlflow::new(&place.url).map_err(failure)?, place.objects(view)?);
+    for experiment in mlflow.experiments(prefix).await.map_err(failure)? {
+        for key in s3.list(BUCKET, &format!("{experiment}/")).await.map_err(store)? {
+            s3.delete(BUCKET, &key).await.map_err(store)?;
+        }
+    }
+    MlflowTask::admin(view, &place, &["forget", prefix]).await
+}
+
 #[async_trait]
 impl Task for MlflowTask {
     type Settings = Settings;
@@ -253,7 +258,7 @@ impl Task for MlflowTask {
         let place = Place::new(context)?;
         files::service_folder(&place.folder, &place.machine.service_user, 0o711)?;
         // Several workers would race for it.
-        self.admin(context, &place, &["migrate"]).await?;
+        Self::admin(context, &place, &["migrate"]).await?;
         context.safe_point()?;
         Local::new(&place.machine)?.ensure(context, &self.service(&place)).await?;
         let version = Mlflow::new(&place.url).map_err(failure)?.version().await.map_err(failure)?;

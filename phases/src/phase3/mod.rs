@@ -1,9 +1,11 @@
 //! Phase 3: the MLOps stack.
 
-mod mlflow;
+pub(crate) mod mlflow;
+mod model_serving;
 mod object_store;
 mod postgres;
 
 pub use mlflow::MlflowTask;
+pub use model_serving::ModelServingTask;
 pub use object_store::ObjectStoreTask;
 pub use postgres::Postgres;

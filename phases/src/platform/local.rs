@@ -43,6 +43,12 @@ impl Local {
         Ok(Self { home, folder, logs: machine.service_logs(), user, supervisor })
     }
 
+    /// The same platform, whose services run as whoever runs the platform itself: for a service that drives others.
+    #[must_use]
+    pub fn as_owner(self) -> Self {
+        Self { user: None, ..self }
+    }
+
     /// The socket of the supervisor's API.
     pub fn socket(machine: &Machine) -> PathBuf {
         machine.sockets.join("supervisor.sock")
@@ -88,7 +94,7 @@ impl Local {
     /// # Errors
     /// It does not run or serve in time; the last lines of its log are told.
     pub async fn ensure(&self, view: &View, service: &Service) -> Result<(), Failure> {
-        let changed = self.describe(view, service)?;
+        let changed = self.describe(view.secrets().path(), service)?;
         let reloaded = self.supervisor.reload().await.map_err(failure)?;
         let known = self.supervisor.process(&service.name).await.map_err(failure)?;
         if known.is_none() || reloaded.changed.contains(&service.name) {
@@ -102,6 +108,17 @@ impl Local {
         }
         self.supervisor.start(&service.name).await.map_err(failure)?;
         self.wait_until_serving(view, service).await
+    }
+
+    /// Describes a service and asks for its start, and does not wait; its secrets are in the file `secrets`.
+    ///
+    /// # Errors
+    /// A file cannot be written, or the supervisor refuses.
+    pub async fn launch(&self, secrets: &Path, service: &Service) -> Result<(), Failure> {
+        self.describe(secrets, service)?;
+        self.supervisor.reload().await.map_err(failure)?;
+        self.supervisor.add(&service.name).await.map_err(failure)?;
+        self.supervisor.start(&service.name).await.map_err(failure)
     }
 
     /// Stops and starts a service, and waits until it serves.
@@ -121,6 +138,17 @@ impl Local {
     pub async fn remove(&self, view: &View, name: &str) -> Result<(), Failure> {
         if self.supervisor.is_up().await.unwrap_or(false) {
             self.halt(view, name).await?;
+        }
+        self.forget(name).await
+    }
+
+    /// Forgets a service that has stopped; its data stays.
+    ///
+    /// # Errors
+    /// It runs, or a file cannot be removed.
+    pub async fn forget(&self, name: &str) -> Result<(), Failure> {
+        let up = self.supervisor.is_up().await.unwrap_or(false);
+        if up {
             self.supervisor.remove(name).await.map_err(failure)?;
         }
         for file in [self.program_file(name), self.launch_file(name)] {
@@ -131,7 +159,7 @@ impl Local {
         }
         files::remove(&self.temporary(name))?;
         targets::remove(&self.home, name)?;
-        if self.supervisor.is_up().await.unwrap_or(false) {
+        if up {
             self.supervisor.reload().await.map_err(failure)?;
         }
         let left = marked::end(&self.home, |found| found.service == name, Duration::from_secs(20)).await;
@@ -213,11 +241,11 @@ impl Local {
     }
 
     /// Writes the files of a service; whether they changed.
-    fn describe(&self, view: &View, service: &Service) -> Result<bool, Failure> {
+    fn describe(&self, secrets: &Path, service: &Service) -> Result<bool, Failure> {
         let launch = Launch {
             service: service.clone(),
             user: self.user,
-            secrets: view.secrets().path().to_owned(),
+            secrets: secrets.to_owned(),
             mark: marked::mark(&self.home, &service.name),
             temporary: self.temporary(&service.name),
         };

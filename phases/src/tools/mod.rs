@@ -4,6 +4,7 @@ pub mod cache;
 pub mod debian;
 pub mod exporter;
 pub mod files;
+pub mod haproxy;
 pub mod marked;
 pub mod minio_build;
 pub mod mlflow;
