@@ -9,6 +9,7 @@ pub mod phase0;
 pub mod phase1;
 pub mod phase2;
 pub mod phase3;
+pub mod phase4;
 pub mod phase5;
 pub mod platform;
 mod product;

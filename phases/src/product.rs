@@ -16,6 +16,7 @@ use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
+use crate::phase4::MonitoringTask;
 use crate::phase5::DocumentationTask;
 use crate::tools::cache;
 
@@ -42,8 +43,10 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     add(&mut registry, "CLOUD-3.1", move || Ok(ObjectStoreTask::new(&config)));
     let config = with(&shared);
     add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
-    add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&shared)));
+    let config = with(&shared);
+    add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&config)));
     add(&mut registry, "CLOUD-3.4", || Ok(ModelServingTask));
+    add(&mut registry, "CLOUD-4.1", move || Ok(MonitoringTask::new(&shared)));
     add(&mut registry, "CLOUD-5.2", || Ok(DocumentationTask));
     registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     registry

@@ -74,6 +74,7 @@ mod tests {
             command: Vec::new(),
             env: [].into(),
             secret_env: [].into(),
+            secret_files: Default::default(),
             dir: "/".into(),
             endpoints: endpoints.iter().map(|(what, url)| ((*what).to_owned(), (*url).to_owned())).collect(),
             health: Health::Socket("/".into()),

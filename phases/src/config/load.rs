@@ -117,6 +117,7 @@ fn check(config: &Config) -> Vec<Fault> {
     if config.tracking.workers == 0 {
         fault(&["tracking", "workers"], "a server without workers serves nobody".to_owned());
     }
+    faults.extend(config.monitoring.faults(&config.secrets));
     faults
 }
 

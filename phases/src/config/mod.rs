@@ -2,6 +2,7 @@
 
 mod gpu;
 mod load;
+mod monitoring;
 mod ports;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use taskrun_engine::secret::SecretSource;
 
 pub use gpu::GpuConfig;
 pub use load::load;
+pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use ports::Ports;
 
 /// A configuration file.
@@ -47,6 +49,9 @@ pub struct Config {
     /// GPUs, if there are any.
     #[serde(default)]
     pub gpu: GpuConfig,
+    /// Monitoring.
+    #[serde(default)]
+    pub monitoring: MonitoringConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -80,6 +85,9 @@ pub struct Tools {
     pub minio: Option<PathBuf>,
     /// The folder of PostgreSQL's programs; by default that of an installed server package, else one is unpacked.
     pub postgres: Option<PathBuf>,
+    /// A folder with programs of Prometheus (`prometheus`, `promtool`, `alertmanager`, `amtool`, `node_exporter`,
+    /// `postgres_exporter`, or as Debian calls them); by default those on PATH, and what is missing is unpacked.
+    pub prometheus: Option<PathBuf>,
     /// The Python that environments are made with, 3.10 to 3.13; by default `python3` on PATH.
     pub python: Option<PathBuf>,
 }
@@ -159,6 +167,7 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
+            monitoring: MonitoringConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

@@ -57,4 +57,20 @@ ports! {
     inference_metrics = 8405,
     /// The metrics of the controller of the models.
     inference_controller = 8406,
+    /// Prometheus.
+    monitoring = 9090,
+    /// Alertmanager.
+    alerts = 9093,
+    /// The exporter of the machine's figures.
+    node_exporter = 9100,
+    /// The exporter of PostgreSQL's figures.
+    database_exporter = 9187,
+    /// The exporter of the tasks' states and durations.
+    task_exporter = 9105,
+    /// Grafana.
+    dashboards = 3000,
+    /// The Prometheus of the HPC side, where it is an embedded one.
+    hpc_monitoring = 9190,
+    /// The node exporter of the HPC side, likewise.
+    hpc_node_exporter = 9200,
 }

@@ -1,6 +1,7 @@
 //! What the tasks give to each other. The same types on every platform.
 
 mod documentation;
+mod monitoring;
 mod runtimes;
 mod serving;
 
@@ -12,6 +13,7 @@ use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
 pub use self::documentation::Documentation;
+pub use self::monitoring::{Monitoring, MonitoringPrograms};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
 use crate::config::Ports;

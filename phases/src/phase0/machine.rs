@@ -17,6 +17,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Task, 
 
 use crate::config::{Config, Ports};
 use crate::outputs::{Machine, ServiceUser};
+use crate::platform::targets;
 use crate::tools::ports::{Holder, any_free, holder};
 use crate::tools::supervisor::MAX_SOCKET_PATH;
 use crate::tools::{files, user};
@@ -168,6 +169,7 @@ impl Task for MachineTask {
         let home = context.state_dir();
         files::remove(&home.join("services"))?;
         files::remove(&home.join("runtime"))?;
+        files::remove(&targets::folder(home))?;
         files::remove(&socket_folder(home))?;
         if let Some(output) = &made.output {
             user::remove(context, &output.service_user).await?;

@@ -16,7 +16,7 @@ use crate::config::{Config, Tools};
 use crate::outputs::{BaseRuntime, Machine, PostgresPrograms, Program};
 use crate::phase0::find_program;
 use crate::tools::scratch::Scratch;
-use crate::tools::{debian, files, minio_build, python, run_as};
+use crate::tools::{debian, files, go_build, python, run_as};
 
 /// How long a program may take to tell its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,12 +41,16 @@ impl BaseRuntimeTask {
         if let Some(path) = given {
             return Ok(Program { path, version: "given".to_owned() });
         }
-        let target = runtime.join("bin").join("minio");
+        let folder = runtime.join("bin");
+        let build = async {
+            go_build::install(context, &go_build::MINIO, &folder).await?;
+            Ok(Program { path: folder.join("minio"), version: go_build::MINIO.version.to_owned() })
+        };
         context
             .step_checked(
                 "build MinIO",
-                |made: &Program| made.path.is_file() && made.version == minio_build::VERSION,
-                minio_build::build(context, &target),
+                |made: &Program| made.path.is_file() && made.version == go_build::MINIO.version,
+                build,
             )
             .await
     }
@@ -99,7 +103,7 @@ impl Task for BaseRuntimeTask {
         vec![
             ("requirements/platform.txt", PLATFORM.as_bytes()),
             ("requirements/mlflow.txt", MLFLOW.as_bytes()),
-            ("minio", minio_build::VERSION.as_bytes()),
+            ("minio", go_build::MINIO.version.as_bytes()),
             ("uv", python::UV_VERSION.as_bytes()),
         ]
     }
@@ -181,7 +185,7 @@ impl Task for BaseRuntimeTask {
             (output.minio.path.clone(), vec!["--version"]),
             (postgres.program("postgres"), vec!["--version"]),
             (BaseRuntime::program(&output.platform_env, "python"), vec!["-c", "import minio, supervisor"]),
-            (mlflow, vec!["-c", "import mlflow.version, psycopg2, boto3"]),
+            (mlflow, vec!["-c", "import mlflow.version, psycopg2, boto3, prometheus_flask_exporter"]),
         ];
         for (program, args) in programs {
             let command = run_as::service_user(&machine, &program).args(args).dir("/").timeout(VERSION_TIMEOUT);

@@ -14,7 +14,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Proof,
 
 use crate::config::{Config, GpuConfig};
 use crate::outputs::{Accelerators, Machine, Platform};
-use crate::platform::{Health, Local, Metrics, Service};
+use crate::platform::{Health, Local, Metrics, SecretFiles, Service};
 use crate::tools::{exporter, files, nvml};
 
 /// The hidden verb that the exporter is started by.
@@ -51,6 +51,7 @@ fn service(local: &Local, machine: &Machine) -> Service {
         command: vec![program, VERB.to_owned(), port.to_string()],
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
+        secret_files: SecretFiles::default(),
         dir: machine.service_dir(SERVICE),
         endpoints: [("metrics".to_owned(), format!("http://127.0.0.1:{port}/metrics"))].into(),
         health: Health::Http(format!("http://127.0.0.1:{port}/healthz")),

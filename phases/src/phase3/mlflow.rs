@@ -16,7 +16,7 @@ use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Tra
 
 use crate::config::{Config, TrackingConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Database, Machine, ObjectStore, Platform, Tracking};
-use crate::platform::{Health, Local, SecretEnv, Service};
+use crate::platform::{Health, Local, Metrics, SecretEnv, SecretFiles, Service};
 use crate::tools::files;
 use crate::tools::mlflow::{Mlflow, MlflowError};
 use crate::tools::s3::S3;
@@ -112,6 +112,8 @@ impl MlflowTask {
             format!("--artifacts-destination=s3://{BUCKET}"),
             "--serve-artifacts".to_owned(),
             format!("--allowed-hosts={hosts}"),
+            // Its worker processes add up their counters in files there.
+            format!("--expose-prometheus={}", Local::temporary(&place.machine.home, SERVICE).join("metrics").display()),
         ];
         let bin = place.runtime.mlflow_env.join("bin").display().to_string();
         let env = [
@@ -135,10 +137,11 @@ impl MlflowTask {
             command: command.to_vec(),
             env: env.map(|(name, value)| (name.to_owned(), value)).into(),
             secret_env: secret_env.into(),
+            secret_files: SecretFiles::default(),
             dir: place.folder.clone(),
             endpoints: BTreeMap::from([("tracking".to_owned(), place.url.clone())]),
             health: Health::Http(format!("{}/health", place.url)),
-            metrics: Vec::new(),
+            metrics: vec![Metrics::of_port(SERVICE, port)],
             login: None,
             stop_signal: "TERM".to_owned(),
             stop_seconds: 30,

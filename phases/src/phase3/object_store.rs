@@ -20,7 +20,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Ta
 
 use crate::config::{Config, ObjectStoreConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Machine, ObjectStore, Platform};
-use crate::platform::{Health, Local, Login, Metrics, Service};
+use crate::platform::{Health, Local, Login, Metrics, SecretFiles, Service};
 use crate::tools::files;
 use crate::tools::s3::{S3, S3Error};
 
@@ -103,6 +103,7 @@ impl ObjectStoreTask {
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             secret_env: [("MINIO_ROOT_PASSWORD".to_owned(), root.into()), ("MINIO_KMS_SECRET_KEY".to_owned(), kms)]
                 .into(),
+            secret_files: SecretFiles::default(),
             dir: place.folder.clone(),
             endpoints: [("s3".to_owned(), place.endpoint.clone()), ("console".to_owned(), place.console.clone())]
                 .into(),

@@ -18,7 +18,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Ta
 
 use crate::config::{Config, DatabaseConfig};
 use crate::outputs::{BaseRuntime, Database, Machine, Platform, PostgresPrograms};
-use crate::platform::{Health, Local, Login, Service};
+use crate::platform::{Health, Local, Login, SecretFiles, Service};
 use crate::tools::postgres::{Configuration, PROOF_DATABASE, PostgresError, SUPERUSER, Server};
 use crate::tools::{files, run_as};
 
@@ -63,6 +63,7 @@ impl Postgres {
             command: vec![postgres, format!("--config-file={file}")],
             env,
             secret_env: BTreeMap::new(),
+            secret_files: SecretFiles::default(),
             dir: place.folder.clone(),
             endpoints: [("postgres".to_owned(), format!("postgresql://127.0.0.1:{}", place.server.port))].into(),
             health: Health::Socket(place.server.socket_dir.join(format!(".s.PGSQL.{}", place.server.port))),
@@ -135,6 +136,7 @@ impl Postgres {
             }
             superuser.create_database(name, name).await.map_err(failure)?;
         }
+        superuser.ensure_monitoring_role().await.map_err(failure)?;
         let inside = place.server.superuser(name).await.map_err(failure)?;
         for extension in &self.settings.extensions {
             inside.create_extension(extension).await.map_err(failure)?;
@@ -225,6 +227,11 @@ impl Place {
 impl Task for Postgres {
     type Settings = DatabaseConfig;
     type Output = Database;
+
+    /// 2: there is a role for the monitoring.
+    fn version(&self) -> u32 {
+        2
+    }
 
     fn settings(&self) -> &DatabaseConfig {
         &self.settings

@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use taskrun_engine::process::Cookie;
 use taskrun_engine::redact::Redactor;
@@ -32,7 +35,7 @@ pub struct Launch {
     pub secrets: PathBuf,
     /// The value of [`MARK`].
     pub mark: String,
-    /// The folder for its temporary files, which are nobody else's business.
+    /// The folder for its temporary files, which are nobody else's business. It is emptied before each start.
     pub temporary: PathBuf,
 }
 
@@ -60,7 +63,11 @@ fn prepare(file: &Path) -> io::Result<Command> {
             command.env(name, value);
         }
     }
-    fs::create_dir_all(&temporary)?;
+    // What its last life has left there is of no use to this one.
+    match fs::remove_dir_all(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::create_dir_all(&temporary)?,
+    }
     if let Some((uid, gid)) = user {
         std::os::unix::fs::chown(&temporary, Some(uid), Some(gid))?;
     }
@@ -70,11 +77,15 @@ fn prepare(file: &Path) -> io::Result<Command> {
         .env(MARK, mark)
         .env_remove(Cookie::VARIABLE)
         .envs(&service.env);
-    if !service.secret_env.is_empty() {
+    if !service.secret_env.is_empty() || !service.secret_files.is_empty() {
         let store = SecretStore::open(&secrets, Redactor::new()).map_err(io::Error::other)?;
         for (name, wanted) in &service.secret_env {
             let secret = store.get(&wanted.secret).map_err(io::Error::other)?;
             command.env(name, fill(wanted.template.as_deref(), secret.expose()));
+        }
+        for (number, wanted) in service.secret_files.numbered() {
+            let secret = store.get(wanted).map_err(io::Error::other)?;
+            open_in_memory(number, user, secret.expose().as_bytes())?;
         }
     }
     if let Some((uid, gid)) = user {
@@ -82,6 +93,21 @@ fn prepare(file: &Path) -> io::Result<Command> {
         command.uid(uid).gid(gid);
     }
     Ok(command)
+}
+
+/// Leaves a file in memory open under this number, for the service that this process becomes and its user.
+fn open_in_memory(number: i32, user: Option<(u32, u32)>, contents: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::from(memfd_create(c"secret", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(contents)?;
+    if let Some((uid, gid)) = user {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
+    file.set_permissions(fs::Permissions::from_mode(0o400))?;
+    // The lowest free number from there on, which stays open and survives the call of another program.
+    match fcntl(&file, FcntlArg::F_DUPFD(number))? {
+        taken if taken == number => Ok(()),
+        other => Err(io::Error::other(format!("file {number} is open already, {other} is not"))),
+    }
 }
 
 /// Puts a secret into its template.
@@ -100,6 +126,15 @@ fn fill(template: Option<&str>, secret: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_file_is_in_memory_and_can_be_read_again_and_again() {
+        open_in_memory(150, None, b"hidden").unwrap();
+        let path = Path::new("/proc/self/fd/150");
+        assert_eq!((fs::read(path).unwrap(), fs::read(path).unwrap()), (b"hidden".to_vec(), b"hidden".to_vec()));
+        assert!(fs::read_link(path).unwrap().to_string_lossy().starts_with("/memfd:secret"));
+        assert!(open_in_memory(150, None, b"").is_err());
+    }
 
     #[test]
     fn a_secret_survives_its_place_in_a_url() {

@@ -54,6 +54,11 @@ impl Local {
         machine.sockets.join("supervisor.sock")
     }
 
+    /// The folder for the temporary files of a service, emptied before each of its starts; `home` is the state folder.
+    pub fn temporary(home: &Path, service: &str) -> PathBuf {
+        home.join("tmp").join(service)
+    }
+
     /// The client of the supervisor.
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
@@ -74,13 +79,24 @@ impl Local {
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
         let file = self.folder.join("supervisord.conf");
         fs::write(&file, main_config(&self.folder, &Self::socket(machine), environment))?;
+        self.keep_own_program()?;
+        Ok(file)
+    }
+
+    /// Makes the [own program](Self::own_program), unless it is this very one already.
+    fn keep_own_program(&self) -> io::Result<()> {
         // A copy: services start again after a crash also when the program was rebuilt or removed meanwhile.
-        let program = self.own_program();
+        let (source, program) = (std::env::current_exe()?, self.own_program());
+        let identity = |file: &Path| fs::metadata(file).and_then(|found| Ok((found.len(), found.modified()?)));
+        let (len, modified) = identity(&source)?;
+        if identity(&program).is_ok_and(|present| present == (len, modified)) {
+            return Ok(());
+        }
         let new = program.with_extension("new");
         fs::create_dir_all(program.parent().unwrap_or(&self.home))?;
-        fs::copy(std::env::current_exe()?, &new)?;
-        fs::rename(new, program)?;
-        Ok(file)
+        fs::copy(source, &new)?;
+        fs::File::options().append(true).open(&new)?.set_modified(modified)?;
+        fs::rename(new, program)
     }
 
     /// A copy of this program: it starts every service, and is some of them itself.
@@ -94,6 +110,8 @@ impl Local {
     /// # Errors
     /// It does not run or serve in time; the last lines of its log are told.
     pub async fn ensure(&self, view: &View, service: &Service) -> Result<(), Failure> {
+        // An older program may have brought the platform up.
+        self.keep_own_program().map_err(|error| disk("copy this program to", &self.own_program(), &error))?;
         let changed = self.describe(view.secrets().path(), service)?;
         let reloaded = self.supervisor.reload().await.map_err(failure)?;
         let known = self.supervisor.process(&service.name).await.map_err(failure)?;
@@ -157,13 +175,21 @@ impl Local {
                 _ => {}
             }
         }
-        files::remove(&self.temporary(name))?;
+        files::remove(&Self::temporary(&self.home, name))?;
         targets::remove(&self.home, name)?;
         if up {
             self.supervisor.reload().await.map_err(failure)?;
         }
         let left = marked::end(&self.home, |found| found.service == name, Duration::from_secs(20)).await;
         left.map(|_| ()).map_err(|left| Failure::permanent(format!("end {name}: {} processes remain", left.len())))
+    }
+
+    /// Sends a signal to a service: `HUP`, which makes many read their files again.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn signal(&self, name: &str, signal: &str) -> Result<(), Failure> {
+        self.supervisor.signal(name, signal).await.map_err(failure)
     }
 
     /// What a service does; nothing if the supervisor does not know it.
@@ -247,7 +273,7 @@ impl Local {
             user: self.user,
             secrets: secrets.to_owned(),
             mark: marked::mark(&self.home, &service.name),
-            temporary: self.temporary(&service.name),
+            temporary: Self::temporary(&self.home, &service.name),
         };
         let json = serde_json::to_string_pretty(&launch)
             .map_err(|error| Failure::caused(Persistence::Permanent, "describe the service", &error))?;
@@ -264,10 +290,6 @@ impl Local {
         write_if_changed(&self.program_file(&service.name), &program)?;
         targets::write(&self.home, service)?;
         Ok(changed)
-    }
-
-    fn temporary(&self, name: &str) -> PathBuf {
-        self.home.join("tmp").join(name)
     }
 
     fn launch_file(&self, name: &str) -> PathBuf {

@@ -8,4 +8,4 @@ mod service;
 pub mod targets;
 
 pub use local::{Local, failure, healthy};
-pub use service::{Health, Login, Metrics, SecretEnv, Service, ServiceState};
+pub use service::{Health, Login, Metrics, SecretEnv, SecretFiles, Service, ServiceState};

@@ -18,6 +18,9 @@ pub struct Service {
     pub env: BTreeMap<String, String>,
     /// Variables of its environment that hold secrets.
     pub secret_env: BTreeMap<String, SecretEnv>,
+    /// Secrets that it reads as files, at the paths that [`SecretFiles`] tells.
+    #[serde(default, skip_serializing_if = "SecretFiles::is_empty")]
+    pub secret_files: SecretFiles,
     /// The folder that it runs in.
     pub dir: PathBuf,
     /// Where clients find it, by what they find there: `api`, `console`.
@@ -45,6 +48,34 @@ pub struct SecretEnv {
     /// The text around it, with `{}` in its place; the secret alone by default. It is percent-encoded there if the
     /// template is that of a URL, which has `://`.
     pub template: Option<String>,
+}
+
+/// Secrets for a program that takes them from files only. They are open files in memory, which only it can see, and
+/// which are on no disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretFiles(Vec<SecretRef>);
+
+impl SecretFiles {
+    /// The number of the first open file; those below may be taken.
+    const FIRST: i32 = 100;
+
+    /// Adds a secret and tells the path at which the service finds it.
+    pub fn add(&mut self, secret: SecretRef) -> PathBuf {
+        self.0.push(secret);
+        let last = self.numbered().last().map_or(Self::FIRST, |(number, _)| number);
+        PathBuf::from(format!("/proc/self/fd/{last}"))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The secrets, each with the number of its open file.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (i32, &SecretRef)> {
+        (Self::FIRST..).zip(&self.0)
+    }
 }
 
 /// How to see that a service serves.

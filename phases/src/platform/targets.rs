@@ -2,6 +2,7 @@
 //! (<https://prometheus.io/docs/prometheus/latest/configuration/configuration/#file_sd_config>).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -23,8 +24,13 @@ pub(super) fn write(home: &Path, service: &Service) -> Result<(), Failure> {
     let (folder, file) = (folder(home), file(home, &service.name));
     let targets = service.metrics.iter().map(|metrics| target(&service.name, metrics)).collect::<Value>();
     let new = file.with_extension("new");
-    fs::create_dir_all(&folder).map_err(|error| files::failure("make", &folder, &error))?;
+    // Whatever the umask: Prometheus reads them as the service user.
+    let readable = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    fs::create_dir_all(&folder)
+        .and_then(|()| readable(&folder, 0o755))
+        .map_err(|error| files::failure("make", &folder, &error))?;
     fs::write(&new, format!("{targets:#}\n"))
+        .and_then(|()| readable(&new, 0o644))
         .and_then(|()| fs::rename(&new, &file))
         .map_err(|error| files::failure("write", &file, &error))
 }

@@ -12,6 +12,8 @@ pub const UV: &str = "uv";
 pub const GO: &str = "go";
 /// The MinIO that was built, by its version.
 pub const MINIO: &str = "minio";
+/// The Alertmanager that was built, by its version.
+pub const ALERTMANAGER: &str = "alertmanager";
 
 /// The folder of it all.
 ///
@@ -34,7 +36,7 @@ pub fn folder() -> Result<PathBuf, Failure> {
 /// Something cannot be removed.
 pub fn purge() -> Result<(), Failure> {
     let folder = folder()?;
-    for part in [UV, GO, MINIO] {
+    for part in [UV, GO, MINIO, ALERTMANAGER] {
         files::remove(&folder.join(part))?;
     }
     let _ = std::fs::remove_dir(&folder);

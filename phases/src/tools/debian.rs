@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use taskrun_engine::context::Context;
@@ -85,7 +85,43 @@ pub async fn unpack_packages(context: &Context, wanted: &[&str], target: &Path) 
         context.command(unpack).await?;
     }
     files::remove(&fetched)?;
+    mend_links(target, target).map_err(|error| files::failure("mend the links in", target, &error))?;
     Ok(library_folders(target))
+}
+
+/// Lets links of the packages lead to what was unpacked below `root`, or else to what is installed: they are written for
+/// a system with both.
+fn mend_links(root: &Path, folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (kind, path) = (entry.file_type()?, entry.path());
+        if kind.is_dir() {
+            mend_links(root, &path)?;
+        } else if kind.is_symlink() {
+            // Where the link would lead on a system with the package.
+            let place = Path::new("/").join(folder.strip_prefix(root).unwrap_or(folder));
+            let installed = normalised(&place.join(fs::read_link(&path)?));
+            let unpacked = root.join(installed.strip_prefix("/").unwrap_or(&installed));
+            if let Some(target) = [unpacked, installed].into_iter().find(|target| target.exists()) {
+                fs::remove_file(&path)?;
+                std::os::unix::fs::symlink(target, &path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An absolute path without `.` and `..`.
+fn normalised(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// The packages with those libraries that they need and that are not installed.
@@ -153,6 +189,27 @@ fn programs(bin: &Path, libraries: Vec<PathBuf>) -> Result<PostgresPrograms, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_lead_to_what_was_unpacked_or_is_installed() {
+        let root = tempfile::tempdir().unwrap();
+        let (there, links) = (root.path().join("usr/share/there"), root.path().join("usr/lib/links"));
+        fs::create_dir_all(&there).unwrap();
+        fs::create_dir_all(&links).unwrap();
+        for (link, target) in [
+            ("absolute", "/usr/share/there"),
+            ("relative", "../../share/there"),
+            ("installed", "../../../etc/passwd"),
+            ("nowhere", "../nowhere"),
+        ] {
+            std::os::unix::fs::symlink(target, links.join(link)).unwrap();
+        }
+        mend_links(root.path(), root.path()).unwrap();
+        let target = |link: &str| fs::read_link(links.join(link)).unwrap();
+        assert_eq!((target("absolute"), target("relative")), (there.clone(), there));
+        assert_eq!(target("installed"), Path::new("/etc/passwd"));
+        assert_eq!(target("nowhere"), Path::new("../nowhere"));
+    }
 
     #[test]
     fn libraries_are_found_wherever_a_package_has_them() {

@@ -141,6 +141,18 @@ impl Superuser {
         self.run(&statement, &format!("set the password of the role {name}")).await
     }
 
+    /// Makes the role that reads the server's figures; it has no password.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn ensure_monitoring_role(&self) -> Result<(), PostgresError> {
+        let (name, what) = (identifier(MONITORING_ROLE), "make the role of the monitoring");
+        if !self.has_role(MONITORING_ROLE).await? {
+            self.run(&format!("CREATE ROLE {name} LOGIN"), what).await?;
+        }
+        self.run(&format!("GRANT pg_monitor TO {name}"), what).await
+    }
+
     /// Makes a database of `owner`.
     ///
     /// # Errors
@@ -255,6 +267,9 @@ impl Superuser {
 /// The superuser of the cluster.
 pub const SUPERUSER: &str = "postgres";
 
+/// The role that reads the server's figures, and nothing else.
+pub const MONITORING_ROLE: &str = "taskrun_monitoring";
+
 /// The database that proofs restore into.
 pub const PROOF_DATABASE: &str = "taskrun_proof";
 
@@ -273,7 +288,7 @@ pub struct Configuration {
     pub main: String,
     /// `pg_hba.conf`: who may connect how.
     pub hba: String,
-    /// `pg_ident.conf`: which users of the system are the superuser.
+    /// `pg_ident.conf`: which users of the system are the superuser and the role of the monitoring.
     pub ident: String,
 }
 
@@ -311,10 +326,12 @@ impl Configuration {
         let hba = format!(
             "# Made by taskrun.\n\
              local all {SUPERUSER} peer map=superusers\n\
+             local all {MONITORING_ROLE} peer map=monitoring\n\
              host all {SUPERUSER} all reject\n\
              host all all 127.0.0.1/32 scram-sha-256\n"
         );
-        let map = superusers.iter().map(|user| format!("superusers {user} {SUPERUSER}\n")).collect::<String>();
+        let map = |user| format!("superusers {user} {SUPERUSER}\nmonitoring {user} {MONITORING_ROLE}\n");
+        let map = superusers.iter().map(map).collect::<String>();
         Self { main, hba, ident: format!("# Made by taskrun.\n{map}") }
     }
 }

@@ -214,6 +214,14 @@ impl Supervisor {
         self.allowing("supervisor.stopProcess", params, &[fault::NOT_RUNNING, fault::BAD_NAME]).await
     }
 
+    /// Sends a signal to a program: `HUP`.
+    ///
+    /// # Errors
+    /// As all calls; also when it does not run.
+    pub async fn signal(&self, name: &str, signal: &str) -> Result<(), SupervisorError> {
+        self.call("supervisor.signalProcess", vec![string(name), string(signal)]).await.map(|_| ())
+    }
+
     /// Asks the supervisor to stop all programs and to end.
     ///
     /// # Errors

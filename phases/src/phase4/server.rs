@@ -1,0 +1,275 @@
+//! Prometheus as a service: the one of the cloud side, and the embedded one of the HPC side.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use taskrun_engine::context::View;
+use taskrun_engine::outcome::{Failure, Persistence};
+use taskrun_engine::process::Command;
+
+use crate::config::{AlertsConfig, MonitoringConfig};
+use crate::outputs::{MonitoringPrograms, ServiceUser};
+use crate::platform::{Health, Local, Metrics, SecretFiles, Service};
+use crate::tools::files;
+use crate::tools::prometheus::{PrometheusError, metric};
+use crate::tools::template::{fill, fill_angled};
+
+/// How long `promtool` may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long reading a configuration again may take.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(crate) const CONFIGURATION: &str = include_str!("../../assets/monitoring/prometheus.yml");
+pub(crate) const RECORDING: &str = include_str!("../../assets/monitoring/recording.yml");
+pub(crate) const ALERTS: &str = include_str!("../../assets/monitoring/alerts.yml");
+
+/// A Prometheus server.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// The service's name.
+    pub(crate) name: &'static str,
+    /// The value of the label `cluster` of what it scrapes itself.
+    pub(crate) cluster: &'static str,
+    /// Its folder.
+    pub(crate) folder: PathBuf,
+    /// Its loopback port.
+    pub(crate) port: u16,
+    /// The folder of files with what it scrapes.
+    pub(crate) targets: PathBuf,
+    /// Where it sends alerts, as `host:port`; nowhere, and it has no rules.
+    pub(crate) alertmanager: Option<String>,
+    /// How often, for how long, and what is worth an alert.
+    pub(crate) monitoring: MonitoringConfig,
+    /// The programs.
+    pub(crate) programs: MonitoringPrograms,
+}
+
+/// What the template of the configuration is filled with.
+#[derive(Serialize)]
+struct Values<'a> {
+    cluster: &'a str,
+    interval: u32,
+    folder: String,
+    targets: String,
+    alertmanager: Option<&'a str>,
+}
+
+impl Server {
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The folder of its samples.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The folder of its rules; every file in it counts.
+    pub(crate) fn rules(&self) -> PathBuf {
+        self.folder.join("rules")
+    }
+
+    /// The folder of further scrape configurations: lists to be added to `scrape_configs`.
+    pub(crate) fn scrapes(&self) -> PathBuf {
+        self.folder.join("scrapes")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("prometheus.yml")
+    }
+
+    /// The service.
+    pub(crate) fn service(&self) -> Service {
+        let mut command = vec![
+            self.programs.prometheus.display().to_string(),
+            format!("--config.file={}", self.file().display()),
+            format!("--storage.tsdb.path={}", self.data().display()),
+            format!("--storage.tsdb.retention.time={}", self.monitoring.retention),
+            format!("--storage.tsdb.retention.size={}", self.monitoring.retention_size),
+            format!("--web.listen-address=127.0.0.1:{}", self.port),
+            // An alert that went out before Alertmanager was found is not long in coming.
+            "--rules.alert.resend-delay=15s".to_owned(),
+        ];
+        if let Some(assets) = &self.programs.web_assets {
+            command.push(format!("--web.local-assets={}", assets.display()));
+        }
+        Service {
+            name: self.name.to_owned(),
+            command,
+            env: BTreeMap::new(),
+            secret_env: BTreeMap::new(),
+            secret_files: SecretFiles::default(),
+            dir: self.folder.clone(),
+            endpoints: [("web".to_owned(), self.url())].into(),
+            health: Health::Http(format!("{}/-/ready", self.url())),
+            metrics: vec![Metrics::of_port(self.name, self.port)],
+            login: None,
+            stop_signal: "TERM".to_owned(),
+            stop_seconds: 60,
+        }
+    }
+
+    /// Makes its folders and writes its configuration, and its own rules if it has somewhere to send alerts.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn write(&self, user: &ServiceUser) -> Result<(), Failure> {
+        for folder in [self.folder.clone(), self.data(), self.rules(), self.scrapes()] {
+            files::service_folder(&folder, user, 0o711)?;
+        }
+        if self.alertmanager.is_some() {
+            files::service_file(&self.rules().join("recording.yml"), user, RECORDING)?;
+            files::service_file(&self.rules().join("alerts.yml"), user, &alert_rules(&self.monitoring.alerts))?;
+        }
+        files::service_file(&self.file(), user, &self.configuration()?)
+    }
+
+    /// The configuration, with what lies in [`scrapes`](Self::scrapes).
+    fn configuration(&self) -> Result<String, Failure> {
+        let values = Values {
+            cluster: self.cluster,
+            interval: self.monitoring.interval,
+            folder: self.folder.display().to_string(),
+            targets: self.targets.display().to_string(),
+            alertmanager: self.alertmanager.as_deref(),
+        };
+        let mut text = fill(CONFIGURATION, &values);
+        let folder = self.scrapes();
+        let entries = fs::read_dir(&folder).map_err(|error| files::failure("read", &folder, &error))?;
+        let mut more: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        more.sort();
+        for file in more {
+            let scrape = fs::read_to_string(&file).map_err(|error| files::failure("read", &file, &error))?;
+            text.push_str(&scrape);
+        }
+        Ok(text)
+    }
+
+    /// Lets a running server read its configuration and rules again, and waits until it goes by them.
+    ///
+    /// # Errors
+    /// It refuses them: they are wrong.
+    pub(crate) async fn reload(&self, view: &View, local: &Local) -> Result<(), Failure> {
+        reload(view, local, self.name, &self.url(), "prometheus").await
+    }
+
+    /// Lets `promtool` check the configuration and the rules that it names.
+    ///
+    /// # Errors
+    /// They are wrong.
+    pub(crate) async fn check(&self, view: &View) -> Result<(), Failure> {
+        let check = Command::new(&self.programs.promtool).args(["check", "config"]).arg(self.file());
+        view.command(check.dir(&self.folder).timeout(CHECK_TIMEOUT)).await.map(|_| ())
+    }
+}
+
+/// Lets a running server of the Prometheus family read its files again. `prefix` is that of its own metrics.
+///
+/// # Errors
+/// It refuses them, or does not answer.
+pub(crate) async fn reload(view: &View, local: &Local, name: &str, url: &str, prefix: &str) -> Result<(), Failure> {
+    let now = jiff::Timestamp::now().as_second();
+    local.signal(name, "HUP").await?;
+    let (good, at) = ("config_last_reload_successful", "config_last_reload_success_timestamp_seconds");
+    let read = || async {
+        let good = metric(url, &format!("{prefix}_{good}")).await.map_err(|error| error.to_string())?;
+        let at = metric(url, &format!("{prefix}_{at}")).await.map_err(|error| error.to_string())?;
+        match good == Some(1.0) && at.is_some_and(|at| at >= now as f64) {
+            true => Ok(()),
+            false => Err("it goes on with its old one".to_owned()),
+        }
+    };
+    let hint = format!("its log says what is wrong: {}", local.log(name).display());
+    let waited = view.wait_until(&format!("{name} to take its configuration"), RELOAD_TIMEOUT, read).await;
+    waited.map_err(|failure| failure.with_hint(hint))
+}
+
+/// A node exporter.
+pub(crate) fn node_exporter(name: &str, port: u16, folder: &Path, programs: &MonitoringPrograms) -> Service {
+    let url = format!("http://127.0.0.1:{port}");
+    Service {
+        name: name.to_owned(),
+        command: vec![
+            programs.node_exporter.display().to_string(),
+            format!("--web.listen-address=127.0.0.1:{port}"),
+            // Debian's looks for a folder of files and a system bus, which need not be there.
+            "--no-collector.textfile".to_owned(),
+            "--no-collector.systemd".to_owned(),
+        ],
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        secret_files: SecretFiles::default(),
+        dir: folder.to_owned(),
+        endpoints: [("metrics".to_owned(), format!("{url}/metrics"))].into(),
+        health: Health::Http(url),
+        metrics: vec![Metrics::of_port("node", port)],
+        login: None,
+        stop_signal: "TERM".to_owned(),
+        stop_seconds: 10,
+    }
+}
+
+/// The alert rules with these thresholds. Prometheus's own templates have the usual braces, so ours have angles.
+pub(crate) fn alert_rules(alerts: &AlertsConfig) -> String {
+    fill_angled(ALERTS, alerts)
+}
+
+/// What Prometheus or Alertmanager says, as the error of a task.
+pub(crate) fn failure(error: PrometheusError) -> Failure {
+    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
+    Failure::caused(persistence, "ask the monitoring", &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::snapshot;
+
+    fn server(folder: &Path) -> Server {
+        let program = PathBuf::from("/usr/bin/program");
+        Server {
+            name: "prometheus",
+            cluster: "cloud",
+            folder: folder.to_owned(),
+            port: 9090,
+            targets: PathBuf::from("/s/targets"),
+            alertmanager: Some("127.0.0.1:9093".to_owned()),
+            monitoring: MonitoringConfig::default(),
+            programs: MonitoringPrograms {
+                prometheus: program.clone(),
+                promtool: program.clone(),
+                alertmanager: program.clone(),
+                amtool: program.clone(),
+                node_exporter: program.clone(),
+                postgres_exporter: program,
+                web_assets: Some(PathBuf::from("/s/web")),
+            },
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_as_it_was_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = server(folder.path());
+        fs::create_dir(server.scrapes()).unwrap();
+        fs::write(server.scrapes().join("more.yml"), "  - job_name: more\n").unwrap();
+        let text = server.configuration().unwrap() + "\n" + &server.service().command.join("\n");
+        snapshot("prometheus-config", &text.replace(&folder.path().display().to_string(), "/s/prometheus"));
+    }
+
+    #[test]
+    fn thresholds_stand_in_the_rules() {
+        let alerts = AlertsConfig { hold: 1, disk_free_percent: 7, latency_p95_ms: 250, ..AlertsConfig::default() };
+        let rules = alert_rules(&alerts);
+        for expected in ["for: 1s\n", "avail:ratio < 0.07\n", "p95_5m > 0.25\n", "GPU_TEMP > 85\n", "{{ $labels.job }}"]
+        {
+            assert!(rules.contains(expected), "{expected} is not in {rules}");
+        }
+        assert!(!rules.contains("<<"));
+    }
+}

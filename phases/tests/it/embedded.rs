@@ -1,0 +1,54 @@
+//! The embedded platform in a folder of its own, with real servers.
+
+use std::path::{Path, PathBuf};
+
+use taskrun_phases::config::Ports;
+
+use crate::program::Stand;
+
+/// A stand with the product's own graph, any free ports, a service user of its own, and `more` of a configuration; and
+/// the state folder.
+pub(crate) fn stand(user: &str, more: &str) -> (Stand, PathBuf) {
+    let folder = tempfile::Builder::new().prefix("taskrun-e2e").tempdir_in("/var/tmp").unwrap();
+    set_passable(folder.path());
+    let product = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::copy(product.join("graph.yaml"), folder.path().join("graph.yaml")).unwrap();
+    borrow_caches(&folder.path().join("cache"));
+    let ports = Ports::default().named().iter().map(|(name, _)| format!("{name}: 0")).collect::<Vec<_>>().join(", ");
+    let config = format!("version: 1\nname: local\nservice_user: {user}\nports: {{{ports}}}\n{more}");
+    std::fs::write(folder.path().join("config.yaml"), config).unwrap();
+    let state = folder.path().join(".taskrun");
+    let args = ["--config", "config.yaml", "--state-dir", &state.display().to_string()].map(str::to_owned);
+    (Stand::with_args(folder, &args), state.join("local"))
+}
+
+fn set_passable(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Makes a folder of links to what was built here before, so that MinIO is built once on a machine; removed, the links
+/// leave it where it is.
+fn borrow_caches(folder: &Path) {
+    let Some(home) = std::env::var_os("HOME") else { return };
+    let ours = Path::new(&home).join(".cache/taskrun");
+    std::fs::create_dir(folder).unwrap();
+    for part in ["uv", "go", "minio", "alertmanager"] {
+        std::fs::create_dir_all(ours.join(part)).unwrap();
+        std::os::unix::fs::symlink(ours.join(part), folder.join(part)).unwrap();
+    }
+}
+
+/// Takes everything away also when the test fails.
+pub(crate) struct CleanUp<'a>(pub(crate) &'a Stand);
+
+impl Drop for CleanUp<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.command(&["destroy", "--yes", "--purge"]).output();
+    }
+}
+
+/// What the program prints as JSON.
+pub(crate) fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&stand.run(args).out).unwrap()
+}
