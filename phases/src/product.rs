@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -25,43 +26,42 @@ pub struct Cloud;
 
 /// The plugins for a configuration.
 fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry {
-    let mut registry = Registry::new();
-    let shared = std::sync::Arc::new(config.clone());
     let file = file.to_owned();
-    let with = |config: &std::sync::Arc<Config>| std::sync::Arc::clone(config);
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-0.1", move || Ok(MachineTask::new(&config, options.reassign_ports)));
-    add(&mut registry, "CLOUD-0.2", move || OperatorCliTask::new(&file));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-1.1", move || Ok(BaseRuntimeTask::new(&config)));
-    add(&mut registry, "CLOUD-1.2", || Ok(ModelRuntimeTask));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-2.1", move || Ok(PlatformUp::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-2.2", move || Ok(GpuTask::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-3.1", move || Ok(ObjectStoreTask::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-3.2", move || Ok(Postgres::new(&config)));
-    let config = with(&shared);
-    add(&mut registry, "CLOUD-3.3", move || Ok(MlflowTask::new(&config)));
-    add(&mut registry, "CLOUD-3.4", || Ok(ModelServingTask));
-    add(&mut registry, "CLOUD-4.1", move || Ok(MonitoringTask::new(&shared)));
-    add(&mut registry, "CLOUD-5.2", || Ok(DocumentationTask));
-    registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
-    registry
+    let mut plugins = Plugins { registry: Registry::new(), config: Arc::new(config.clone()) };
+    plugins.add("CLOUD-0.1", move |config| Ok(MachineTask::new(config, options.reassign_ports)));
+    plugins.add("CLOUD-0.2", move |_| OperatorCliTask::new(&file));
+    plugins.add("CLOUD-1.1", |config| Ok(BaseRuntimeTask::new(config)));
+    plugins.add("CLOUD-1.2", |_| Ok(ModelRuntimeTask));
+    plugins.add("CLOUD-2.1", |config| Ok(PlatformUp::new(config)));
+    plugins.add("CLOUD-2.2", |config| Ok(GpuTask::new(config)));
+    plugins.add("CLOUD-3.1", |config| Ok(ObjectStoreTask::new(config)));
+    plugins.add("CLOUD-3.2", |config| Ok(Postgres::new(config)));
+    plugins.add("CLOUD-3.3", |config| Ok(MlflowTask::new(config)));
+    plugins.add("CLOUD-3.4", |_| Ok(ModelServingTask));
+    plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
+    plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
+    plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
+    plugins.registry
 }
 
-/// Adds a plugin whose settings are all in the configuration: it takes no parameters.
-fn add<T: Task>(
-    registry: &mut Registry,
-    name: &'static str,
-    make: impl Fn() -> Result<T, String> + Send + Sync + 'static,
-) {
-    registry.add(name, move |instance| {
-        let NoParameters {} = instance.parameters()?;
-        Ok(make()?)
-    });
+/// Plugins whose settings are all in the configuration: they take no parameters.
+struct Plugins {
+    registry: Registry,
+    config: Arc<Config>,
+}
+
+impl Plugins {
+    fn add<T: Task>(
+        &mut self,
+        name: &'static str,
+        make: impl Fn(&Config) -> Result<T, String> + Send + Sync + 'static,
+    ) {
+        let config = Arc::clone(&self.config);
+        self.registry.add(name, move |instance| {
+            let NoParameters {} = instance.parameters()?;
+            Ok(make(&config)?)
+        });
+    }
 }
 
 #[async_trait]

@@ -118,6 +118,7 @@ fn check(config: &Config) -> Vec<Fault> {
         fault(&["tracking", "workers"], "a server without workers serves nobody".to_owned());
     }
     faults.extend(config.monitoring.faults(&config.secrets));
+    faults.extend(config.performance.faults());
     faults
 }
 

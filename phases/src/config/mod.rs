@@ -3,6 +3,7 @@
 mod gpu;
 mod load;
 mod monitoring;
+mod performance;
 mod ports;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use taskrun_engine::secret::SecretSource;
 pub use gpu::GpuConfig;
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
+pub use performance::PerformanceConfig;
 pub use ports::Ports;
 
 /// A configuration file.
@@ -52,6 +54,9 @@ pub struct Config {
     /// Monitoring.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
+    /// The performance test.
+    #[serde(default)]
+    pub performance: PerformanceConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -168,6 +173,7 @@ impl Default for Config {
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
             monitoring: MonitoringConfig::default(),
+            performance: PerformanceConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

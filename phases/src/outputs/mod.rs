@@ -2,6 +2,7 @@
 
 mod documentation;
 mod monitoring;
+mod performance;
 mod runtimes;
 mod serving;
 
@@ -14,6 +15,7 @@ use taskrun_engine::task::Output;
 
 pub use self::documentation::Documentation;
 pub use self::monitoring::{Monitoring, MonitoringPrograms};
+pub use self::performance::{Performance, PerformanceFigures};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
 use crate::config::Ports;

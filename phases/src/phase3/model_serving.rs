@@ -21,7 +21,7 @@ use crate::outputs::{
     Accelerators, BaseRuntime, Database, Machine, ModelRuntime, ModelServing, ObjectStore, Platform, Tracking,
 };
 use crate::phase0::find_program;
-use crate::platform::{Health, Local, Metrics, SecretFiles, Service};
+use crate::platform::{Health, Local, Metrics, Service};
 use crate::serving::{self, CONTROLLER, Client, InferenceService, PROXY, Reason, SERVICE, ServingError, Setup};
 use crate::tools::scratch::Scratch;
 use crate::tools::{debian, files, run_as};
@@ -187,7 +187,7 @@ fn controller(local: &Local, setup: &Setup) -> Result<Service, Failure> {
         // It reads its file only at its start: another file is another description.
         env: [("TASKRUN_SETUP".to_owned(), Digest::of(json.as_bytes()).to_string())].into(),
         secret_env: [].into(),
-        secret_files: SecretFiles::default(),
+        secret_files: crate::platform::SecretFiles::default(),
         dir: setup.folder(),
         endpoints: [("metrics".to_owned(), format!("http://127.0.0.1:{port}/metrics"))].into(),
         health: Health::Http(format!("http://127.0.0.1:{port}/healthz")),

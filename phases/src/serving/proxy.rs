@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::PROXY;
 use super::setup::Setup;
 use crate::platform::Service;
-use crate::platform::{Health, Metrics, SecretFiles};
+use crate::platform::{Health, Metrics};
 use crate::tools::haproxy::{Backend, Configuration, ProxyError, Runtime, ServerStat, Slot};
 use crate::tools::supervisor::{Supervisor, SupervisorError};
 
@@ -66,7 +66,7 @@ pub fn service(setup: &Setup) -> Service {
         command: command.to_vec(),
         env: [("LD_LIBRARY_PATH".to_owned(), setup.library_path())].into(),
         secret_env: BTreeMap::new(),
-        secret_files: SecretFiles::default(),
+        secret_files: crate::platform::SecretFiles::default(),
         dir: setup.machine.service_dir(PROXY),
         endpoints: [("inference".to_owned(), setup.inference_url())].into(),
         health: Health::Http(format!("http://127.0.0.1:{port}/healthz")),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::setup::Setup;
 use super::spec::InferenceService;
-use crate::platform::{Health, Metrics, SecretFiles, Service};
+use crate::platform::{Health, Metrics, Service};
 
 /// The variable of a replica's environment that holds its [`Replica`] as JSON.
 const VARIABLE: &str = "TASKRUN_REPLICA";
@@ -69,7 +69,7 @@ impl Replica {
             command: self.command(setup, wanted),
             env: self.environment(setup, wanted),
             secret_env: [("AWS_SECRET_ACCESS_KEY".to_owned(), setup.key.secret.clone().into())].into(),
-            secret_files: SecretFiles::default(),
+            secret_files: crate::platform::SecretFiles::default(),
             dir: setup.machine.service_dir(super::SERVICE),
             endpoints: [("replica".to_owned(), format!("http://127.0.0.1:{}", self.port))].into(),
             health: Health::Http(self.health()),
