@@ -11,6 +11,7 @@ pub mod phase2;
 pub mod phase3;
 pub mod phase4;
 pub mod phase5;
+pub mod phase6;
 pub mod platform;
 mod product;
 pub mod serving;

@@ -19,6 +19,7 @@ use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::MonitoringTask;
 use crate::phase5::DocumentationTask;
+use crate::phase6::PerformanceTask;
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -40,6 +41,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-3.4", |_| Ok(ModelServingTask));
     plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
     plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
+    plugins.add("CLOUD-6.3", |config| Ok(PerformanceTask::new(config)));
     plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     plugins.registry
 }
@@ -91,7 +93,13 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::bench::command(), cli::cloud::command(), cli::docs::command(), cli::open::command()]
+        vec![
+            cli::bench::command(),
+            cli::cloud::command(),
+            cli::docs::command(),
+            cli::model::command(),
+            cli::open::command(),
+        ]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
@@ -99,6 +107,7 @@ impl Product for Cloud {
             "bench" => cli::bench::bench(args, session).await,
             "cloud" => cli::cloud::cloud(args, session).await,
             "docs" => cli::docs::docs(args, session).await,
+            "model" => cli::model::model(args, session).await,
             "open" => cli::open::open(args, session),
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use clap::builder::EnumValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
+use taskrun_engine::checkpoint::Checkpoint;
 use taskrun_engine::cli::{CliError, Session, exit, print, say};
 use taskrun_engine::graph::parse_duration;
 
 use crate::load::{
-    self, Answer, Arrivals, Control, Figures, Files, Measured, Profile, Report, Request, Shape, Targets,
+    self, Answer, Arrivals, Control, Files, Profile, Report, Request, Shape, Targets, Test, TestError, WatchedModel,
 };
+use crate::outputs::{Accelerators, ModelServing, Monitoring};
+use crate::serving::Client;
 
 /// The highest rate; what one machine can send is less.
 const MOST_RATE: f64 = 20_000.0;
@@ -83,29 +85,31 @@ pub(crate) fn command() -> Command {
 /// The load makes no sense, the test could not be made, or nothing was answered.
 pub(crate) async fn bench(args: &ArgMatches, session: &Session) -> Result<u8, CliError> {
     let load = shape(args)?;
-    let (subject, request) = subject(args)?;
+    let checkpoint = session.read()?;
+    let mut test = match args.get_one::<Url>("url") {
+        Some(url) => address(url, load),
+        None => model(args.get_one::<String>("name").map_or("", String::as_str), load, &checkpoint).await?,
+    };
+    test.prometheus = super::output::<Monitoring>(&checkpoint).map(|monitoring| monitoring.prometheus_url);
+    adjust(&mut test.request, args)?;
     let folder = args.get_one::<PathBuf>("out").cloned().unwrap_or_else(|| session.state.join("reports"));
-    let told = format!("{} {}", request.method, request.url);
-    say(format!("{told}: up to {}/s, {} s after {} s of warm-up", load.rate, load.seconds, load.warm_up_seconds));
-    let (began, schedule) = (Timestamp::now(), load.schedule());
-    let samples = load::run(request, schedule.clone(), Control::default())
-        .await
-        .map_err(|error| CliError::caused(exit::FAILED, "make the test", &error))?;
-    let figures = Figures::new(&samples, &load, &schedule);
-    let files = Files::new(&folder, &subject, began);
-    let mut report = Report::new(&subject, told, began, load, figures, &files);
-    let measured =
-        Measured { figures: &report.figures, cold_start: None, gpus: 0, gpu_utilisation: None, scaling: None };
-    report.judged = load::judge(&Targets::default(), &measured);
-    finish(args, &report, &samples, &files)
+    let Request { method, url, .. } = &test.request;
+    say(format!(
+        "{method} {url}: up to {}/s, {} s after {} s of warm-up",
+        load.rate, load.seconds, load.warm_up_seconds
+    ));
+    let (report, files) = test.run(&folder, Control::default()).await.map_err(|error| {
+        let told = CliError::caused(exit::FAILED, "make the test", &error);
+        match error {
+            TestError::Write { .. } => told.with_hint("name another folder: --out FOLDER"),
+            TestError::Load(_) => told,
+        }
+    })?;
+    tell(args, &report, &files)
 }
 
-/// Writes the report and tells of it.
-fn finish(args: &ArgMatches, report: &Report, samples: &[load::Sample], files: &Files) -> Result<u8, CliError> {
-    files.write(report, samples).map_err(|(file, error)| {
-        CliError::caused(exit::FAILED, format!("write {}", file.display()), &error)
-            .with_hint("name another folder: --out FOLDER")
-    })?;
+/// Tells of a test.
+fn tell(args: &ArgMatches, report: &Report, files: &Files) -> Result<u8, CliError> {
     if args.get_flag("json") {
         let json = serde_json::to_string_pretty(report)
             .map_err(|error| CliError::caused(exit::FAILED, "write the report as JSON", &error))?;
@@ -142,12 +146,51 @@ fn shape(args: &ArgMatches) -> Result<Shape, CliError> {
     Ok(shape)
 }
 
-/// What is tested, and the request.
-fn subject(args: &ArgMatches) -> Result<(String, Request), CliError> {
-    let Some(url) = args.get_one::<Url>("url") else {
-        return Err(CliError::usage("say what to test: a model's NAME or --url URL"));
-    };
-    let mut request = Request::get(url.clone());
+/// A test of an address.
+fn address(url: &Url, load: Shape) -> Test {
+    let host = url.host_str().unwrap_or_default();
+    Test {
+        subject: url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+        request: Request::get(url.clone()),
+        load,
+        targets: Targets::default(),
+        model: None,
+        cold_start_seconds: None,
+        gpus: 0,
+        prometheus: None,
+    }
+}
+
+/// A test of a model that is served.
+async fn model(name: &str, load: Shape, checkpoint: &Checkpoint) -> Result<Test, CliError> {
+    let serving: ModelServing = super::output(checkpoint).ok_or_else(|| {
+        CliError::new(exit::FAILED, "no models are served here yet").with_hint("taskrun run --until CLOUD-3.4")
+    })?;
+    let client = Client::new(&serving);
+    let status = client.status(name).map_err(|error| {
+        let told = CliError::caused(exit::FAILED, "test the model", &error);
+        match error.hint() {
+            Some(hint) => told.with_hint(hint),
+            None => told,
+        }
+    })?;
+    let request = load::prediction(&serving, name).await;
+    let devices = super::output::<Accelerators>(checkpoint).map_or(0, |all| all.devices.len());
+    let uses_gpu = status.service.resources.gpu_slots > 0;
+    Ok(Test {
+        subject: name.to_owned(),
+        request: request.map_err(|failure| CliError::new(exit::FAILED, failure.to_string()))?,
+        load,
+        targets: Targets::default(),
+        model: Some(WatchedModel { client, name: name.to_owned() }),
+        cold_start_seconds: status.cold_start_s,
+        gpus: if uses_gpu { u32::try_from(devices).unwrap_or(u32::MAX) } else { 0 },
+        prometheus: None,
+    })
+}
+
+/// Changes a request as the command line says.
+fn adjust(request: &mut Request, args: &ArgMatches) -> Result<(), CliError> {
     if let Some(body) = args.get_one::<String>("body") {
         request.body = match body.strip_prefix('@') {
             Some(file) => std::fs::read(file).map_err(|error| {
@@ -162,15 +205,12 @@ fn subject(args: &ArgMatches) -> Result<(String, Request), CliError> {
         request.method = method.clone();
     }
     let headers = args.get_many::<(HeaderName, HeaderValue)>("header").into_iter().flatten().cloned();
-    let headers: HeaderMap = headers.collect();
-    request.headers.extend(headers);
+    request.headers.extend(headers.collect::<HeaderMap>());
     request.timeout = args.get_one("timeout").copied().unwrap_or(request.timeout);
     if args.get_flag("tokens") {
         request.answer = Answer::Tokens;
     }
-    let authority =
-        [url.host_str().unwrap_or_default().to_owned(), url.port().map_or(String::new(), |p| p.to_string())];
-    Ok((authority.join(":").trim_end_matches(':').to_owned(), request))
+    Ok(())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -4,7 +4,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 use taskrun_engine::checkpoint::Checkpoint;
 use taskrun_engine::cli::{CliError, Session, exit};
-use taskrun_engine::task::Output;
 
 use crate::outputs::Machine;
 use crate::platform::{Local, Service, ServiceState, healthy};
@@ -54,14 +53,10 @@ pub(crate) async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, Cl
 
 /// The platform that the journal tells of.
 pub(super) fn platform(checkpoint: &Checkpoint) -> Result<Local, CliError> {
-    let records = checkpoint.tasks.values().filter_map(|state| state.done.as_ref()?.output.as_ref());
-    let machine = records
-        .filter_map(|record| serde_json::from_str::<serde_json::Value>(record.value.get()).ok())
-        .find_map(|value| serde_json::from_value::<Machine>(value).ok());
+    let machine: Option<Machine> = super::output(checkpoint);
     let machine = machine.ok_or_else(|| {
         CliError::new(exit::FAILED, "there is no platform yet").with_hint("bring it up: taskrun run --until CLOUD-2.1")
     })?;
-    debug_assert_eq!(Machine::KIND, "machine");
     Local::new(&machine).map_err(|failure| CliError::new(exit::FAILED, failure.to_string()))
 }
 

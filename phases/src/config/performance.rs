@@ -93,11 +93,14 @@ mod tests {
         let targets = Targets { error_ratio: 1.5, p95_milliseconds: f64::NAN, ..Targets::default() };
         let config = PerformanceConfig { rate: 0.0, duration_s: 0, targets, ..PerformanceConfig::default() };
         let told: Vec<String> = config.faults().into_iter().map(|fault| fault.message).collect();
-        assert_eq!(told, [
-            "0 is not between 0.01 and 10000",
-            "0 is not between 1 and 3600",
-            "NaN is not between 0.001 and 1000000000",
-            "1.5 is not between 0 and 1",
-        ]);
+        assert_eq!(
+            told,
+            [
+                "0 is not between 0.01 and 10000",
+                "0 is not between 1 and 3600",
+                "NaN is not between 0.001 and 1000000000",
+                "1.5 is not between 0 and 1",
+            ]
+        );
     }
 }

@@ -76,10 +76,24 @@ pub async fn run(request: Request, schedule: Schedule, control: Control) -> Resu
     test.await.map_err(|error| LoadError::Start(io::Error::other(error)))?
 }
 
+/// Sends a request once.
+///
+/// # Errors
+/// How it ended, if not well.
+pub async fn once(request: &Request) -> Result<(), Outcome> {
+    let client = client().map_err(|_| Outcome::NotSent)?;
+    let seen = request.send(&client, Instant::now() + request.timeout).await;
+    if seen.outcome.is_ok() { Ok(()) } else { Err(seen.outcome) }
+}
+
+fn client() -> Result<Client, LoadError> {
+    let client = Client::builder().no_proxy().redirect(Policy::none()).http1_only().tcp_nodelay(true);
+    client.pool_max_idle_per_host(MOST_IN_FLIGHT).build().map_err(LoadError::Client)
+}
+
 fn run_here(request: Request, schedule: &Schedule, control: &Control) -> Result<Vec<Sample>, LoadError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(LoadError::Start)?;
-    let client = Client::builder().no_proxy().redirect(Policy::none()).http1_only().tcp_nodelay(true);
-    let client = client.pool_max_idle_per_host(MOST_IN_FLIGHT).build().map_err(LoadError::Client)?;
+    let client = client()?;
     let (sender, mut received) = mpsc::unbounded_channel();
     let dispatcher = Dispatcher { runtime: runtime.handle().clone(), client, request: Arc::new(request), sender };
     let mut samples = std::thread::scope(|scope| {

@@ -28,10 +28,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Control, LoadError, MOST_IN_FLIGHT, run};
+pub use driver::{Control, LoadError, MOST_IN_FLIGHT, once, run};
 pub use figures::{Distribution, Figures, Second, Times, Tokens};
 pub use model::prediction;
-pub use report::{Files, Report, Resource};
+pub use report::{ASSETS, Files, Report, Resource};
 pub use request::{Answer, Request};
 pub use sample::{Outcome, Sample};
 pub use schedule::{Arrivals, Profile, Schedule, Shape};

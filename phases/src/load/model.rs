@@ -66,7 +66,8 @@ pub async fn prediction(serving: &ModelServing, name: &str) -> Result<Request, F
     };
     let url = Url::parse(&url)
         .map_err(|error| Failure::caused(Persistence::Permanent, format!("understand the address {url}"), &error))?;
-    let mut request = Request { method: Method::POST, body: body.to_string().into_bytes(), answer: kind, ..Request::get(url) };
+    let mut request =
+        Request { method: Method::POST, body: body.to_string().into_bytes(), answer: kind, ..Request::get(url) };
     request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(request)
 }

@@ -21,6 +21,9 @@ const VERSION: u32 = 1;
 const TEMPLATE: &str = include_str!("../../assets/load/report.html.j2");
 const STYLE: &str = include_str!("../../assets/load/report.css");
 
+/// The files that the page is made of.
+pub const ASSETS: [(&str, &[u8]); 2] = [("report.html.j2", TEMPLATE.as_bytes()), ("report.css", STYLE.as_bytes())];
+
 /// The generator is said to have been late if one request in a hundred left later than this, in milliseconds.
 const LATE: f64 = 10.0;
 

@@ -105,13 +105,16 @@ impl Test {
             }
             Err(why) => report.notes.push(format!("what the test took of the machine is not known: {why}")),
         }
-        report.judged = judge(&self.targets, &Measured {
-            figures: &report.figures,
-            cold_start: self.cold_start_seconds,
-            gpus: self.gpus,
-            gpu_utilisation,
-            scaling: report.scaling,
-        });
+        report.judged = judge(
+            &self.targets,
+            &Measured {
+                figures: &report.figures,
+                cold_start: self.cold_start_seconds,
+                gpus: self.gpus,
+                gpu_utilisation,
+                scaling: report.scaling,
+            },
+        );
         files.write(&report, &samples).map_err(|(file, source)| TestError::Write { file, source })?;
         Ok((report, files))
     }

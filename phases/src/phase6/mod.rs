@@ -1,0 +1,5 @@
+//! Phase 6: the platform in use.
+
+mod performance;
+
+pub use performance::PerformanceTask;
