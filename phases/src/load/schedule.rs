@@ -134,8 +134,8 @@ impl Curve {
     }
 
     fn rate(&self, at: f64) -> f64 {
-        let segments = self.0.windows(2).filter(|pair| pair[0].at <= at && at < pair[1].at);
-        let inside = segments.last().map(|pair| {
+        let mut segments = self.0.windows(2).filter(|pair| pair[0].at <= at && at < pair[1].at);
+        let inside = segments.next_back().map(|pair| {
             let share = (at - pair[0].at) / (pair[1].at - pair[0].at);
             pair[0].rate + share * (pair[1].rate - pair[0].rate)
         });
