@@ -9,7 +9,7 @@ use taskrun_engine::context::View;
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
 
-use crate::outputs::{Database, Machine, Node, ObjectStore, OperatorCli, Platform, Tracking};
+use crate::outputs::{Database, Machine, ModelServing, Node, ObjectStore, OperatorCli, Platform, Tracking, Training};
 use crate::platform::{Health, Local, Login, Metrics, Service};
 
 /// How long this program may take to draw the graph.
@@ -40,6 +40,10 @@ pub struct Facts {
     pub database: Database,
     /// The tracking server.
     pub tracking: Tracking,
+    /// Where models are served.
+    pub serving: ModelServing,
+    /// The model that was trained.
+    pub training: Training,
 }
 
 /// A task of the graph.
@@ -87,6 +91,8 @@ impl Facts {
             store: view.output()?,
             database: view.output()?,
             tracking: view.output()?,
+            serving: view.output()?,
+            training: view.output()?,
             machine,
         })
     }

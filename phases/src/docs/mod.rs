@@ -22,6 +22,7 @@ pub use facts::Facts;
 pub const TEMPLATES: &[(&str, &str)] = &[
     ("index", include_str!("../../assets/docs/index.md.j2")),
     ("architecture", include_str!("../../assets/docs/architecture.md.j2")),
+    ("tutorial-08-training-to-inference", include_str!("../../assets/docs/tutorial-08-training-to-inference.md.j2")),
     ("model-deployment", include_str!("../../assets/docs/model-deployment.md.j2")),
     ("troubleshooting", include_str!("../../assets/docs/troubleshooting.md.j2")),
 ];

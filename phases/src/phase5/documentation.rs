@@ -13,7 +13,9 @@ use taskrun_engine::process::Command;
 use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
 use crate::docs::{self, Facts};
-use crate::outputs::{Database, Documentation, Machine, ObjectStore, OperatorCli, Platform, Tracking};
+use crate::outputs::{
+    Database, Documentation, Machine, ModelServing, ObjectStore, OperatorCli, Platform, Tracking, Training,
+};
 use crate::tools::files;
 
 /// How long reading the blocks of a page may take a shell.
@@ -52,6 +54,8 @@ impl Task for DocumentationTask {
             Read::of::<ObjectStore>(),
             Read::of::<Database>(),
             Read::of::<Tracking>(),
+            Read::of::<ModelServing>(),
+            Read::of::<Training>(),
         ]
     }
 
