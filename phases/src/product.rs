@@ -17,9 +17,9 @@ use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
-use crate::phase4::MonitoringTask;
-use crate::phase5::DocumentationTask;
-use crate::phase6::ModelTransferTask;
+use crate::phase4::{DashboardsTask, MonitoringTask};
+use crate::phase5::{DocumentationTask, TrainingTask};
+use crate::phase6::{FederationTask, ModelTransferTask};
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -40,8 +40,11 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-3.3", |config| Ok(MlflowTask::new(config)));
     plugins.add("CLOUD-3.4", |_| Ok(ModelServingTask));
     plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
+    plugins.add("CLOUD-4.2", |config| Ok(DashboardsTask::new(config)));
+    plugins.add("CLOUD-5.1", |config| Ok(TrainingTask::new(config)));
     plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
     plugins.add("CLOUD-6.1", |config| Ok(ModelTransferTask::new(config)));
+    plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));
     plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     plugins.registry
 }
@@ -93,17 +96,14 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command(), cli::docs::command(), cli::model_sync::model(), cli::open::command()]
+        vec![cli::cloud::command(), cli::docs::command(), cli::open::command(), cli::model::command()]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
             "cloud" => cli::cloud::cloud(args, session).await,
             "docs" => cli::docs::docs(args, session).await,
-            "model" => match args.subcommand() {
-                Some((_, args)) => cli::model_sync::sync_model(args, session).await,
-                None => Err(CliError::usage("say sync")),
-            },
+            "model" => cli::model::model(args, session).await,
             "open" => cli::open::open(args, session),
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }

@@ -8,7 +8,7 @@ const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 /// Reads numbers with units, from the longest unit to the shortest, each at most once.
 ///
 /// Gives nothing if `text` is something else or longer than 10,000 years.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub fn parse(text: &str) -> Option<Duration> {
     const LONGEST: u64 = 10_000 * 366 * 86_400_000;
     let mut units = UNITS.iter();
     let mut rest = text;

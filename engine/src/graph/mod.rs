@@ -32,6 +32,7 @@ mod yaml;
 pub use cache::{CacheUse, load_cached};
 pub use diagnose::{GraphErrors, Problem, nearest};
 pub use document::{Document, Fault};
+pub use duration::parse as parse_duration;
 pub use load::load;
 pub(crate) use load::{Finding, Part};
 pub use model::{

@@ -91,6 +91,7 @@ class LanguageModel:
         import transformers
 
         transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         torch.set_num_threads(threads)
         self.name = name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -52,6 +52,8 @@ def download(uri, target):
         raise Transient(f"fetch {uri}: {line(error)}") from error
     except (mlflow.exceptions.MlflowException, botocore.exceptions.BotoCoreError,
             botocore.exceptions.ClientError, OSError, ValueError) as error:
+        if uri.startswith("s3://") and any(word in str(error) for word in ("(404)", "NoSuchKey", "NoSuchBucket")):
+            raise Permanent(f"fetch {uri}: there is nothing") from error
         unreachable = "Max retries exceeded" in str(error) or "too many 50" in str(error)
         raise (Transient if unreachable else Permanent)(f"fetch {uri}: {line(error)}") from error
     # An object store has no folders: a wrong prefix is an empty one.

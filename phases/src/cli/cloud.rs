@@ -4,7 +4,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 use taskrun_engine::checkpoint::Checkpoint;
 use taskrun_engine::cli::{CliError, Session, exit};
-use taskrun_engine::task::Output;
 
 use crate::outputs::Machine;
 use crate::platform::{Local, Service, ServiceState, healthy};
@@ -43,7 +42,7 @@ struct Row {
 /// # Errors
 /// Nothing was run here yet, or the supervisor does not answer.
 pub(crate) async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, CliError> {
-    let local = platform(&session.read()?)?;
+    let local = platform(session, &session.read()?)?;
     match args.subcommand() {
         Some(("start", args)) => drive(&local, args, true).await,
         Some(("stop", args)) => drive(&local, args, false).await,
@@ -53,15 +52,11 @@ pub(crate) async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, Cl
 }
 
 /// The platform that the journal tells of.
-pub(super) fn platform(checkpoint: &Checkpoint) -> Result<Local, CliError> {
-    let records = checkpoint.tasks.values().filter_map(|state| state.done.as_ref()?.output.as_ref());
-    let machine = records
-        .filter_map(|record| serde_json::from_str::<serde_json::Value>(record.value.get()).ok())
-        .find_map(|value| serde_json::from_value::<Machine>(value).ok());
+pub(super) fn platform(session: &Session, checkpoint: &Checkpoint) -> Result<Local, CliError> {
+    let machine: Option<Machine> = session.output(checkpoint);
     let machine = machine.ok_or_else(|| {
         CliError::new(exit::FAILED, "there is no platform yet").with_hint("bring it up: taskrun run --until CLOUD-2.1")
     })?;
-    debug_assert_eq!(Machine::KIND, "machine");
     Local::new(&machine).map_err(|failure| CliError::new(exit::FAILED, failure.to_string()))
 }
 
@@ -137,7 +132,7 @@ fn table(supervisor: Option<u32>, rows: &[Row]) -> String {
 
 /// Where everything is, and how to see the logins; nothing before the platform is up.
 pub(crate) fn endpoints(session: &Session, checkpoint: &Checkpoint) -> Option<String> {
-    let services = platform(checkpoint).ok()?.services();
+    let services = platform(session, checkpoint).ok()?.services();
     let rows =
         services.iter().flat_map(|service| service.endpoints.iter().map(move |(what, url)| (service, what, url)));
     let rows = rows.map(|(service, what, url)| format!("  {:<10} {what:<9} {url}\n", service.name)).collect::<String>();

@@ -2,5 +2,6 @@
 
 pub(crate) mod cloud;
 pub(crate) mod docs;
+pub(crate) mod model;
 pub(crate) mod model_sync;
 pub(crate) mod open;

@@ -20,15 +20,6 @@ use crate::transfer::{Request, Store, Summary, TransferError, check_name, parse_
 /// How many files are named.
 const NAMED: usize = 10;
 
-/// `taskrun model`, with what there is of it.
-pub(crate) fn model() -> Command {
-    Command::new("model")
-        .about("Models: send them")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(command())
-}
-
 /// The verb's command line.
 pub(crate) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);

@@ -22,7 +22,7 @@ pub(crate) fn command() -> clap::Command {
 /// # Errors
 /// There is no such service, or no browser.
 pub(crate) fn open(args: &ArgMatches, session: &Session) -> Result<u8, CliError> {
-    let services = platform(&session.read()?)?.services();
+    let services = platform(session, &session.read()?)?.services();
     let wanted = args.get_one::<String>("service").map_or("", String::as_str);
     let service = services.iter().find(|service| service.name == wanted).ok_or_else(|| unknown(wanted, &services))?;
     let url = page(service).ok_or_else(|| CliError::usage(format!("{wanted} has no address to open")))?;

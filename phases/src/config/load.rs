@@ -127,6 +127,10 @@ fn check(config: &Config) -> Vec<Fault> {
         fault(&["tracking", "workers"], "a server without workers serves nobody".to_owned());
     }
     faults.extend(config.monitoring.faults(&config.secrets));
+    faults.extend(config.dashboards.faults());
+    let training = config.training.faults().into_iter();
+    faults.extend(training.map(|(field, message)| Fault::new(["training", field], message)));
+    faults.extend(config.hpc.faults(&config.secrets));
     faults
 }
 

@@ -1,9 +1,12 @@
 //! The configuration: what is wanted. See `config/local.yaml` for the one that is used by default.
 
+mod dashboards;
 mod gpu;
+mod hpc;
 mod load;
 mod monitoring;
 mod ports;
+mod training;
 mod transfer;
 
 use std::collections::BTreeMap;
@@ -13,10 +16,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretSource;
 
+pub use dashboards::{ArchiveConfig, DashboardsConfig};
 pub use gpu::GpuConfig;
+pub use hpc::{HpcConfig, HpcPrometheusConfig};
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use ports::Ports;
+pub use training::TrainingConfig;
 pub use transfer::TransferConfig;
 
 /// A configuration file.
@@ -54,9 +60,18 @@ pub struct Config {
     /// Monitoring.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
+    /// Training.
+    #[serde(default)]
+    pub training: TrainingConfig,
     /// Models on their way to the object store.
     #[serde(default)]
     pub transfer: TransferConfig,
+    /// Dashboards.
+    #[serde(default)]
+    pub dashboards: DashboardsConfig,
+    /// The HPC side.
+    #[serde(default)]
+    pub hpc: HpcConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -93,6 +108,8 @@ pub struct Tools {
     /// A folder with programs of Prometheus (`prometheus`, `promtool`, `alertmanager`, `amtool`, `node_exporter`,
     /// `postgres_exporter`, or as Debian calls them); by default those on PATH, and what is missing is unpacked.
     pub prometheus: Option<PathBuf>,
+    /// The folder of an unpacked Grafana; by default `grafana` on PATH, else one is fetched.
+    pub grafana: Option<PathBuf>,
     /// The Python that environments are made with, 3.10 to 3.13; by default `python3` on PATH.
     pub python: Option<PathBuf>,
 }
@@ -173,7 +190,10 @@ impl Default for Config {
             tracking: TrackingConfig::default(),
             gpu: GpuConfig::default(),
             monitoring: MonitoringConfig::default(),
+            training: TrainingConfig::default(),
             transfer: TransferConfig::default(),
+            dashboards: DashboardsConfig::default(),
+            hpc: HpcConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

@@ -4,6 +4,7 @@ mod documentation;
 mod monitoring;
 mod runtimes;
 mod serving;
+mod training;
 mod transfer;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,10 @@ use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
 pub use self::documentation::Documentation;
-pub use self::monitoring::{Monitoring, MonitoringPrograms};
+pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
+pub use self::training::Training;
 pub use self::transfer::{ModelTransfer, TransferredModel};
 use crate::config::Ports;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
 /// CLOUD-4.1: Prometheus and what belongs to it.
@@ -39,4 +40,47 @@ pub struct MonitoringPrograms {
 
 impl Output for Monitoring {
     const KIND: &'static str = "monitoring";
+}
+
+/// CLOUD-4.2: the dashboards, and Grafana where it could be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dashboards {
+    /// The folder of the dashboards; Grafana, where it runs, shows every file in it.
+    pub folder: PathBuf,
+    /// Their ids.
+    pub uids: Vec<String>,
+    /// Grafana, where it runs.
+    pub grafana: Option<GrafanaServer>,
+}
+
+/// Grafana.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrafanaServer {
+    /// Where it is.
+    pub url: String,
+    /// The administrator.
+    pub user: String,
+    /// The administrator's password.
+    pub password: SecretRef,
+    /// Its program.
+    pub program: PathBuf,
+    /// The folder of what it shows.
+    pub home: PathBuf,
+}
+
+impl Output for Dashboards {
+    const KIND: &'static str = "dashboards";
+}
+
+/// CLOUD-6.2: both sides are seen in one place, the cloud side's Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Federation {
+    /// The Prometheus of the HPC side.
+    pub hpc_prometheus_url: String,
+    /// The values of the label `cluster`.
+    pub clusters: Vec<String>,
+}
+
+impl Output for Federation {
+    const KIND: &'static str = "federation";
 }

@@ -24,7 +24,7 @@ pub const PLUGIN: &str = "python-environment";
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The locked requirements that come with the program.
-const LOCKS: &[(&str, &str)] = &[];
+const LOCKS: &[(&str, &str)] = &[("oumi", include_str!("../../assets/requirements/oumi.txt"))];
 
 /// The task.
 pub struct PythonEnvironmentTask {

@@ -184,7 +184,7 @@ impl MlflowTask {
         name: &str,
         now: i64,
     ) -> Result<(), Failure> {
-        let run = mlflow.create_run(experiment, now).await.map_err(failure)?;
+        let run = mlflow.create_run(experiment, name, now).await.map_err(failure)?;
         mlflow.log(&run, ("colour", "blue"), ("loss", 0.25), now).await.map_err(failure)?;
         let told = mlflow.run(&run).await.map_err(failure)?;
         let param = told.pointer("/run/data/params/0/value").and_then(serde_json::Value::as_str);

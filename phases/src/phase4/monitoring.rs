@@ -4,7 +4,6 @@
 //! scraped; `promtool` finds configuration and rules sound, and the rules pass their unit tests; an alert arrives at
 //! Alertmanager.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,17 +12,16 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
+use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
-use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, node_exporter};
-use super::task_exporter;
-use crate::config::{AlertsConfig, Config, EmailConfig, MonitoringConfig};
+use super::exporters::{exporter, node_exporter, postgres_exporter, tasks_exporter};
+use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, test_rules};
+use crate::config::{AlertsConfig, Config, EmailConfig, LoginConfig, MonitoringConfig};
 use crate::outputs::{Machine, Monitoring, MonitoringPrograms, Platform};
 use crate::phase0::find_program;
-use crate::platform::{Health, Local, Metrics, SecretFiles, Service, healthy, targets};
-use crate::tools::postgres::MONITORING_ROLE;
+use crate::platform::{Health, Local, SecretFiles, Service, healthy, targets};
 use crate::tools::prometheus::{Alert, Prometheus, Sample, alerts};
-use crate::tools::scratch::Scratch;
 use crate::tools::template::fill;
 use crate::tools::{files, prometheus_programs};
 
@@ -36,7 +34,7 @@ const TASK_EXPORTER: &str = "task-exporter";
 const SERVICES: [&str; 5] = [PROMETHEUS, ALERTMANAGER, NODE_EXPORTER, POSTGRES_EXPORTER, TASK_EXPORTER];
 
 /// The label `cluster` of everything on this side.
-pub(super) const CLUSTER: &str = "cloud";
+pub(crate) const CLUSTER: &str = "cloud";
 
 /// The alert that always fires.
 const WATCHDOG: &str = "Watchdog";
@@ -60,6 +58,8 @@ pub struct MonitoringTask {
 pub struct Settings {
     monitoring: MonitoringConfig,
     programs: Option<PathBuf>,
+    #[serde(default)]
+    hpc_login: Option<LoginConfig>,
 }
 
 /// What the template of Alertmanager's configuration is filled with.
@@ -90,9 +90,18 @@ impl Place {
     }
 }
 
-/// The Prometheus of this side.
-pub(crate) fn cloud_server(machine: &Machine, programs: &MonitoringPrograms, monitoring: &MonitoringConfig) -> Server {
-    Server {
+/// The Prometheus of this side. `login` is the one at the HPC side's.
+///
+/// # Errors
+/// There is no such secret.
+pub(crate) fn cloud_server(
+    view: &View,
+    machine: &Machine,
+    programs: &MonitoringPrograms,
+    monitoring: &MonitoringConfig,
+    login: Option<&LoginConfig>,
+) -> Result<Server, Failure> {
+    Ok(Server {
         name: PROMETHEUS,
         cluster: CLUSTER,
         folder: machine.service_dir(PROMETHEUS),
@@ -101,17 +110,25 @@ pub(crate) fn cloud_server(machine: &Machine, programs: &MonitoringPrograms, mon
         alertmanager: Some(format!("127.0.0.1:{}", machine.ports.alerts)),
         monitoring: monitoring.clone(),
         programs: programs.clone(),
-    }
+        password: login.map(|login| reference(view, &login.password)).transpose()?,
+    })
+}
+
+fn reference(view: &View, name: &str) -> Result<SecretRef, Failure> {
+    let found = view.secrets().present(name).map(|(reference, _)| reference);
+    found.ok_or_else(|| Failure::permanent(format!("find the secret `{name}`")))
 }
 
 impl MonitoringTask {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { settings: Settings { monitoring: config.monitoring.clone(), programs: config.tools.prometheus.clone() } }
+        let (monitoring, programs) = (config.monitoring.clone(), config.tools.prometheus.clone());
+        Self { settings: Settings { monitoring, programs, hpc_login: config.hpc.login().cloned() } }
     }
 
-    fn server(&self, place: &Place) -> Server {
-        cloud_server(&place.machine, &place.programs, &self.settings.monitoring)
+    fn server(&self, view: &View, place: &Place) -> Result<Server, Failure> {
+        let Settings { monitoring, hpc_login, .. } = &self.settings;
+        cloud_server(view, &place.machine, &place.programs, monitoring, hpc_login.as_ref())
     }
 
     /// Alertmanager, and its configuration.
@@ -120,11 +137,7 @@ impl MonitoringTask {
         let mut secret_files = SecretFiles::default();
         let password_file = match receivers.email.as_ref().and_then(|email| email.login.as_ref()) {
             None => None,
-            Some(login) => {
-                let secret = view.secrets().present(&login.password).map(|(reference, _)| reference);
-                let missing = || Failure::permanent(format!("find the secret `{}`", login.password));
-                Some(secret_files.add(secret.ok_or_else(missing)?))
-            }
+            Some(login) => Some(secret_files.add(reference(view, &login.password)?)),
         };
         let values = Receivers {
             interval: self.settings.monitoring.interval,
@@ -143,7 +156,7 @@ impl MonitoringTask {
         ];
         let url = place.alertmanager_url();
         let health = Health::Http(format!("{url}/-/ready"));
-        let service = Service { secret_files, ..exporter(place, ALERTMANAGER, port, command, health) };
+        let service = Service { secret_files, ..exporter(&place.machine, ALERTMANAGER, port, command, health) };
         let endpoints = [("api".to_owned(), url)].into();
         Ok((Service { endpoints, ..service }, fill(RECEIVERS, &values)))
     }
@@ -157,8 +170,10 @@ impl MonitoringTask {
             &place.machine.service_dir(NODE_EXPORTER),
             &place.programs,
         );
+        let postgres = postgres_exporter(POSTGRES_EXPORTER, &place.machine, &place.programs);
+        let tasks = tasks_exporter(TASK_EXPORTER, &place.machine, &place.local);
         let (alertmanager, _) = self.alertmanager(view, place)?;
-        Ok(vec![node, postgres_exporter(place), tasks_exporter(place), alertmanager, self.server(place).service()])
+        Ok(vec![node, postgres, tasks, alertmanager, self.server(view, place)?.service()])
     }
 
     /// Waits until each service that serves is scraped without fault; ours must.
@@ -193,71 +208,17 @@ impl MonitoringTask {
 
     /// Runs the unit tests of the rules, which are written for the default thresholds.
     async fn prove_rules(&self, view: &View, output: &Monitoring) -> Result<(), Failure> {
-        let scratch = Scratch::new(view, "rules", None)?;
         let rules = alert_rules(&AlertsConfig::default());
-        for (name, text) in [("recording.yml", RECORDING), ("alerts.yml", &rules), ("alerts_test.yml", RULE_TESTS)] {
-            let file = scratch.folder().join(name);
-            std::fs::write(&file, text).map_err(|error| files::failure("write", &file, &error))?;
-        }
-        let test = Command::new(&output.programs.promtool).args(["test", "rules", "alerts_test.yml"]);
-        view.command(scratch.home_of(test).dir(scratch.folder()).timeout(CHECK_TIMEOUT)).await.map(|_| ())
+        test_rules(view, &output.programs, &[("recording.yml", RECORDING), ("alerts.yml", &rules)], RULE_TESTS).await
     }
 
     async fn prove_configuration(&self, view: &View, output: &Monitoring) -> Result<(), Failure> {
         let place = Place::new(view.output()?, output.programs.clone())?;
-        self.server(&place).check(view).await?;
+        self.server(view, &place)?.check(view).await?;
         let check = Command::new(&output.programs.amtool).arg("check-config");
         let check = check.arg(place.alertmanager.join("alertmanager.yml")).dir(&place.alertmanager);
         view.command(check.timeout(CHECK_TIMEOUT)).await.map(|_| ())
     }
-}
-
-/// A service that tells metrics on a port.
-fn exporter(place: &Place, name: &str, port: u16, command: Vec<String>, health: Health) -> Service {
-    Service {
-        name: name.to_owned(),
-        command,
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        secret_files: SecretFiles::default(),
-        dir: place.machine.service_dir(name),
-        endpoints: [("metrics".to_owned(), format!("http://127.0.0.1:{port}/metrics"))].into(),
-        health,
-        metrics: vec![Metrics::of_port(name, port)],
-        login: None,
-        stop_signal: "TERM".to_owned(),
-        stop_seconds: 10,
-    }
-}
-
-/// The exporter of PostgreSQL's figures; it waits for a database that is not there yet.
-fn postgres_exporter(place: &Place) -> Service {
-    let ports = place.machine.ports;
-    let command = vec![
-        place.programs.postgres_exporter.display().to_string(),
-        format!("--web.listen-address=127.0.0.1:{}", ports.database_exporter),
-    ];
-    let socket = place.machine.sockets.join("postgres");
-    let source = format!(
-        "user={MONITORING_ROLE} host={} port={} dbname=postgres sslmode=disable",
-        socket.display(),
-        ports.database
-    );
-    let health = Health::Http(format!("http://127.0.0.1:{}", ports.database_exporter));
-    let service = exporter(place, POSTGRES_EXPORTER, ports.database_exporter, command, health);
-    let env = [("DATA_SOURCE_NAME".to_owned(), source)].into();
-    Service { env, metrics: vec![Metrics::of_port("postgres", ports.database_exporter)], ..service }
-}
-
-/// The exporter of the tasks' states: this very program.
-fn tasks_exporter(place: &Place) -> Service {
-    let port = place.machine.ports.task_exporter;
-    let program = place.local.own_program().display().to_string();
-    let home = place.machine.home.display().to_string();
-    let command = vec![program, task_exporter::VERB.to_owned(), home, port.to_string()];
-    let health = Health::Http(format!("http://127.0.0.1:{port}/metrics"));
-    let service = exporter(place, TASK_EXPORTER, port, command, health);
-    Service { metrics: vec![Metrics::of_port("taskrun", port)], ..service }
 }
 
 fn client(url: &str) -> Result<Prometheus, Failure> {
@@ -279,7 +240,8 @@ impl Task for MonitoringTask {
 
     fn secrets(&self) -> Vec<String> {
         let email = self.settings.monitoring.receivers.email.as_ref();
-        email.and_then(|email| email.login.as_ref()).map(|login| login.password.clone()).into_iter().collect()
+        let logins = [email.and_then(|email| email.login.as_ref()), self.settings.hpc_login.as_ref()];
+        logins.into_iter().flatten().map(|login| login.password.clone()).collect()
     }
 
     fn assets(&self) -> Vec<(&'static str, &'static [u8])> {
@@ -320,12 +282,12 @@ impl Task for MonitoringTask {
 
     async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {
         let place = view.output().and_then(|machine| Place::new(machine, made.output.programs.clone()));
-        let services = place.and_then(|place| Ok((self.services(view, &place)?, place)));
-        let (services, place) = match services {
+        let found =
+            place.and_then(|place| Ok((self.services(view, &place)?, self.server(view, &place)?.data(), place)));
+        let (services, data, place) = match found {
             Ok(found) => found,
             Err(failure) => return Probe::CannotTell(failure.to_string()),
         };
-        let data = self.server(&place).data();
         if !data.is_dir() {
             return Probe::DataLost(format!("there are no samples in {}", data.display()));
         }
@@ -343,7 +305,7 @@ impl Task for MonitoringTask {
         let target = machine.runtime_dir().join(PROMETHEUS);
         let programs = prometheus_programs::ensure(context, self.settings.programs.as_deref(), &target).await?;
         let place = Place::new(machine, programs)?;
-        let (server, user) = (self.server(&place), &place.machine.service_user);
+        let (server, user) = (self.server(context, &place)?, &place.machine.service_user);
         if earlier.made.is_some() && !server.data().is_dir() && !context.accepts_data_loss() {
             return Err(Failure::permanent(format!("find the samples in {}: they are gone", server.data().display()))
                 .with_hint("restore them, or begin anew: taskrun run --accept-data-loss"));

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 use taskrun_engine::context::View;
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
+use taskrun_engine::secret::SecretRef;
 
 use crate::config::{AlertsConfig, MonitoringConfig};
 use crate::outputs::{MonitoringPrograms, ServiceUser};
 use crate::platform::{Health, Local, Metrics, SecretFiles, Service};
 use crate::tools::files;
 use crate::tools::prometheus::{PrometheusError, metric};
+use crate::tools::scratch::Scratch;
 use crate::tools::template::{fill, fill_angled};
 
 /// How long `promtool` may take.
@@ -46,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) monitoring: MonitoringConfig,
     /// The programs.
     pub(crate) programs: MonitoringPrograms,
+    /// The password that it scrapes another Prometheus with; it is [at this path](Self::PASSWORD_FILE) for it.
+    pub(crate) password: Option<SecretRef>,
 }
 
 /// What the template of the configuration is filled with.
@@ -59,6 +63,9 @@ struct Values<'a> {
 }
 
 impl Server {
+    /// The path of the password, for the server itself.
+    pub(crate) const PASSWORD_FILE: &str = "/proc/self/fd/100";
+
     /// Where it is.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -98,12 +105,16 @@ impl Server {
         if let Some(assets) = &self.programs.web_assets {
             command.push(format!("--web.local-assets={}", assets.display()));
         }
+        let mut secret_files = SecretFiles::default();
+        if let Some(password) = &self.password {
+            secret_files.add(password.clone());
+        }
         Service {
             name: self.name.to_owned(),
             command,
             env: BTreeMap::new(),
             secret_env: BTreeMap::new(),
-            secret_files: SecretFiles::default(),
+            secret_files,
             dir: self.folder.clone(),
             endpoints: [("web".to_owned(), self.url())].into(),
             health: Health::Http(format!("{}/-/ready", self.url())),
@@ -163,8 +174,10 @@ impl Server {
     /// # Errors
     /// They are wrong.
     pub(crate) async fn check(&self, view: &View) -> Result<(), Failure> {
-        let check = Command::new(&self.programs.promtool).args(["check", "config"]).arg(self.file());
-        view.command(check.dir(&self.folder).timeout(CHECK_TIMEOUT)).await.map(|_| ())
+        let check = Command::new(&self.programs.promtool).args(["check", "config"]);
+        // The password is there for the server only.
+        let check = if self.password.is_some() { check.arg("--syntax-only") } else { check };
+        view.command(check.arg(self.file()).dir(&self.folder).timeout(CHECK_TIMEOUT)).await.map(|_| ())
     }
 }
 
@@ -189,29 +202,23 @@ pub(crate) async fn reload(view: &View, local: &Local, name: &str, url: &str, pr
     waited.map_err(|failure| failure.with_hint(hint))
 }
 
-/// A node exporter.
-pub(crate) fn node_exporter(name: &str, port: u16, folder: &Path, programs: &MonitoringPrograms) -> Service {
-    let url = format!("http://127.0.0.1:{port}");
-    Service {
-        name: name.to_owned(),
-        command: vec![
-            programs.node_exporter.display().to_string(),
-            format!("--web.listen-address=127.0.0.1:{port}"),
-            // Debian's looks for a folder of files and a system bus, which need not be there.
-            "--no-collector.textfile".to_owned(),
-            "--no-collector.systemd".to_owned(),
-        ],
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        secret_files: SecretFiles::default(),
-        dir: folder.to_owned(),
-        endpoints: [("metrics".to_owned(), format!("{url}/metrics"))].into(),
-        health: Health::Http(url),
-        metrics: vec![Metrics::of_port("node", port)],
-        login: None,
-        stop_signal: "TERM".to_owned(),
-        stop_seconds: 10,
+/// Lets `promtool` run the unit tests `tests` of the rules `rules`, which are files by name.
+///
+/// # Errors
+/// One fails.
+pub(crate) async fn test_rules(
+    view: &View,
+    programs: &MonitoringPrograms,
+    rules: &[(&str, &str)],
+    tests: &str,
+) -> Result<(), Failure> {
+    let scratch = Scratch::new(view, "rules", None)?;
+    for (name, text) in rules.iter().chain([&("tests.yml", tests)]) {
+        let file = scratch.folder().join(name);
+        fs::write(&file, text).map_err(|error| files::failure("write", &file, &error))?;
     }
+    let test = Command::new(&programs.promtool).args(["test", "rules", "tests.yml"]);
+    view.command(scratch.home_of(test).dir(scratch.folder()).timeout(CHECK_TIMEOUT)).await.map(|_| ())
 }
 
 /// The alert rules with these thresholds. Prometheus's own templates have the usual braces, so ours have angles.
@@ -227,6 +234,8 @@ pub(crate) fn failure(error: PrometheusError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::testing::snapshot;
 
@@ -249,6 +258,7 @@ mod tests {
                 postgres_exporter: program,
                 web_assets: Some(PathBuf::from("/s/web")),
             },
+            password: None,
         }
     }
 
@@ -260,6 +270,34 @@ mod tests {
         fs::write(server.scrapes().join("more.yml"), "  - job_name: more\n").unwrap();
         let text = server.configuration().unwrap() + "\n" + &server.service().command.join("\n");
         snapshot("prometheus-config", &text.replace(&folder.path().display().to_string(), "/s/prometheus"));
+    }
+
+    #[test]
+    fn a_password_is_where_the_configuration_says() {
+        let mut files = SecretFiles::default();
+        let password: SecretRef = serde_json::from_value(serde_json::json!({"name": "hpc", "version": 1})).unwrap();
+        assert_eq!(files.add(password), Path::new(Server::PASSWORD_FILE));
+    }
+
+    /// Where promtool is not installed the proofs of the tasks do this, with the one that they bring.
+    #[test]
+    fn the_rules_pass_their_unit_tests() {
+        let Some(promtool) = crate::phase0::find_program("promtool") else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            ("recording.yml", RECORDING.to_owned()),
+            ("alerts.yml", alert_rules(&AlertsConfig::default())),
+            ("tests.yml", include_str!("../../assets/monitoring/alerts_test.yml").to_owned()),
+        ];
+        for (name, text) in &files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let test = std::process::Command::new(promtool)
+            .args(["test", "rules", "tests.yml"])
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        assert!(test.status.success(), "{}", String::from_utf8_lossy(&test.stderr));
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub fn folder(home: &Path) -> PathBuf {
     home.join("targets")
 }
 
-/// Writes the targets of a service; Prometheus sees the old ones or the new ones, and never a part.
-pub(super) fn write(home: &Path, service: &Service) -> Result<(), Failure> {
+/// Writes the targets of a service below `home`; Prometheus sees the old ones or the new ones, and never a part.
+pub(crate) fn write(home: &Path, service: &Service) -> Result<(), Failure> {
     if service.metrics.is_empty() {
         return remove(home, &service.name);
     }

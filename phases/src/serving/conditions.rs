@@ -8,6 +8,9 @@ use super::status::{Condition, ConditionKind, Reason, Status, Truth};
 use super::store::Wanted;
 use crate::tools::haproxy::Slot;
 
+/// What is told of a model that has served and does not for now.
+const NOBODY: &str = "no replica answers; they are started again";
+
 /// The state of a model that is wanted.
 pub(super) fn status(
     scene: &Scene<'_>,
@@ -23,12 +26,7 @@ pub(super) fn status(
     let of = |revision: u32| move |seen: &&Seen| seen.replica.revision == revision;
     let ready = scene.seen.iter().filter(answers).count() as u32;
     let latest_ready = scene.seen.iter().filter(answers).filter(of(plan.latest)).count() as u32;
-    // What gets requests is told once it does, and not when that is only planned.
-    let before = scene.before;
-    let revision = match (plan.active, latest_ready) {
-        (Some(active), 0) if active == plan.latest => before.and_then(|before| before.revision),
-        (active, _) => active,
-    };
+    let (before, revision) = (scene.before, plan.active);
     let serving = match revision {
         Some(revision) if revision == plan.latest => Some(wanted.service.clone()),
         Some(_) => before.and_then(|before| before.serving.clone()),
@@ -98,10 +96,7 @@ impl Told<'_> {
                 Some((reason, message)) => (Truth::False, *reason, message.clone()),
                 None => (Truth::Unknown, Reason::Starting, "no replica is ready yet".to_owned()),
             },
-            (0, Some(_)) => {
-                let message = "no replica answers; they are started again";
-                (Truth::False, Reason::ReplicasUnavailable, message.to_owned())
-            }
+            (0, Some(_)) => (Truth::False, Reason::ReplicasUnavailable, NOBODY.to_owned()),
             (ready, _) => (Truth::True, Reason::Serving, format!("{ready} of {} replicas serve", self.desired)),
         }
     }
@@ -111,15 +106,17 @@ impl Told<'_> {
         match (&self.plan.failure, self.revision) {
             // Read again at the next look: it must stay as it is.
             (Some((reason, message)), _) => (Truth::False, *reason, message.clone()),
-            (None, Some(revision)) if revision == latest => {
-                (Truth::True, Reason::Serving, format!("revision {latest} gets the requests"))
-            }
-            (None, Some(old)) if self.latest_ready == 0 => (
+            (None, Some(revision)) if revision == latest => match (self.latest_ready, self.ready) {
+                (0, 0) => (Truth::Unknown, Reason::ReplicasUnavailable, NOBODY.to_owned()),
+                (0, _) => (Truth::Unknown, Reason::RollingOut, format!("revision {latest} takes over")),
+                _ => (Truth::True, Reason::Serving, format!("revision {latest} gets the requests")),
+            },
+            (None, Some(old)) => (
                 Truth::Unknown,
                 Reason::RollingOut,
                 format!("revision {latest} starts; revision {old} goes on serving"),
             ),
-            (None, _) => (Truth::Unknown, Reason::Starting, format!("revision {latest} starts")),
+            (None, None) => (Truth::Unknown, Reason::Starting, format!("revision {latest} starts")),
         }
     }
 }

@@ -12,6 +12,8 @@ pub const UV: &str = "uv";
 pub const GO: &str = "go";
 /// The MinIO that was built, by its version.
 pub const MINIO: &str = "minio";
+/// The archives of Grafana, by their checksums.
+pub const GRAFANA: &str = "grafana";
 /// The Alertmanager that was built, by its version.
 pub const ALERTMANAGER: &str = "alertmanager";
 
@@ -36,7 +38,7 @@ pub fn folder() -> Result<PathBuf, Failure> {
 /// Something cannot be removed.
 pub fn purge() -> Result<(), Failure> {
     let folder = folder()?;
-    for part in [UV, GO, MINIO, ALERTMANAGER] {
+    for part in [UV, GO, MINIO, ALERTMANAGER, GRAFANA] {
         files::remove(&folder.join(part))?;
     }
     let _ = std::fs::remove_dir(&folder);

@@ -121,12 +121,47 @@ impl Mlflow {
         found.iter().map(|one| field(one, "/experiment_id", "look for experiments", "experiment_id")).collect()
     }
 
+    /// The id of the experiment called `name`, which is made if there is none.
+    ///
+    /// # Errors
+    /// The server refuses, for instance since the experiment was deleted.
+    pub async fn ensure_experiment(&self, name: &str) -> Result<String, MlflowError> {
+        match self.create_experiment(name).await {
+            Err(MlflowError::Refused { message, .. }) if message.contains("RESOURCE_ALREADY_EXISTS") => {
+                let url = format!("{}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", self.url);
+                let what = "look for an experiment";
+                let answer = self.json(self.http.get(url), what).await?;
+                field(&answer, "/experiment/experiment_id", what, "experiment_id")
+            }
+            other => other,
+        }
+    }
+
+    /// The values of a metric in the order in which they were logged, at most 25000.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn metric_history(&self, run: &str, metric: &str) -> Result<Vec<f64>, MlflowError> {
+        let path = "api/2.0/mlflow/metrics/get-history";
+        let url = format!("{}/{path}?run_id={run}&metric_key={metric}&max_results=25000", self.url);
+        let answer = self.json(self.http.get(url), "read the history of a metric").await?;
+        let mut points: Vec<(i64, f64)> = answer
+            .get("metrics")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|point| Some((point.get("step")?.as_i64()?, point.get("value")?.as_f64()?)))
+            .collect();
+        points.sort_by_key(|(step, _)| *step);
+        Ok(points.into_iter().map(|(_, value)| value).collect())
+    }
+
     /// Begins a run and returns its id.
     ///
     /// # Errors
     /// The server refuses.
-    pub async fn create_run(&self, experiment: &str, start: i64) -> Result<String, MlflowError> {
-        let body = json!({"experiment_id": experiment, "start_time": start, "run_name": "taskrun-proof"});
+    pub async fn create_run(&self, experiment: &str, name: &str, start: i64) -> Result<String, MlflowError> {
+        let body = json!({"experiment_id": experiment, "start_time": start, "run_name": name});
         let answer = self.call(Method::POST, "runs/create", body).await?;
         field(&answer, "/run/info/run_id", "begin a run", "run_id")
     }

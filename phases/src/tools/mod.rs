@@ -5,6 +5,7 @@ pub mod debian;
 pub mod exporter;
 pub mod files;
 pub mod go_build;
+pub mod grafana;
 pub mod haproxy;
 pub mod http;
 pub mod marked;

@@ -180,7 +180,7 @@ pub async fn alerts(url: &str) -> Result<Vec<Alert>, PrometheusError> {
 }
 
 fn client(url: &str) -> Result<reqwest::Client, PrometheusError> {
-    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build();
+    let client = super::http::client(url).timeout(TIMEOUT).build();
     client.map_err(|source| PrometheusError::Transport { url: url.to_owned(), source })
 }
 

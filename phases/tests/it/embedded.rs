@@ -1,6 +1,7 @@
 //! The embedded platform in a folder of its own, with real servers.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use taskrun_phases::config::Ports;
 
@@ -51,4 +52,16 @@ impl Drop for CleanUp<'_> {
 /// What the program prints as JSON.
 pub(crate) fn json(stand: &Stand, args: &[&str]) -> serde_json::Value {
     serde_json::from_str(&stand.run(args).out).unwrap()
+}
+
+/// The process of a service, or of the supervisor.
+pub(crate) fn pid_of(stand: &Stand, service: &str) -> u64 {
+    let status = json(stand, &["cloud", "status", "--json"]);
+    let pid = if service == "supervisor" { &status["supervisor"]["pid"] } else { &status["services"][service]["pid"] };
+    pid.as_u64().unwrap()
+}
+
+/// Ends a process at once.
+pub(crate) fn kill(pid: u64) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }

@@ -3,18 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::embedded::{CleanUp, json, stand};
-use crate::program::Stand;
-
-fn pid_of(stand: &Stand, service: &str) -> u64 {
-    let status = json(stand, &["cloud", "status", "--json"]);
-    let pid = if service == "supervisor" { &status["supervisor"]["pid"] } else { &status["services"][service]["pid"] };
-    pid.as_u64().unwrap()
-}
-
-fn kill(pid: u64) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-}
+use crate::embedded::{CleanUp, json, kill, pid_of, stand};
 
 fn psql(state: &Path, port: u64, database: &str, statement: &str) -> String {
     let output = Command::new("psql")

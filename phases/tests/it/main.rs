@@ -3,8 +3,10 @@
 mod attack;
 mod bad_config;
 mod cli;
+mod dashboards;
 mod detached;
 mod embedded;
+mod federation;
 mod full_disk;
 mod local;
 mod minio;
@@ -13,4 +15,5 @@ mod monitoring;
 mod pipes;
 mod program;
 mod retries;
+mod serving;
 mod transfer;

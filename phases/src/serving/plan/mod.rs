@@ -266,3 +266,6 @@ pub(super) fn slots(wanted: Option<&InferenceService>, seen: &[Seen]) -> usize {
     let used = seen.iter().map(|seen| seen.replica.slot + 1).max().unwrap_or(0);
     wanted.max(used)
 }
+
+#[cfg(test)]
+mod tests;
