@@ -3,6 +3,7 @@
 mod cli;
 pub mod config;
 pub mod docs;
+pub mod load;
 pub mod outputs;
 pub mod phase0;
 pub mod phase1;

@@ -19,7 +19,7 @@ use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
 use crate::phase5::{DocumentationTask, TrainingTask};
-use crate::phase6::{FederationTask, ModelTransferTask};
+use crate::phase6::{FederationTask, ModelTransferTask, PerformanceTask};
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -45,6 +45,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
     plugins.add("CLOUD-6.1", |config| Ok(ModelTransferTask::new(config)));
     plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));
+    plugins.add("CLOUD-6.3", |config| Ok(PerformanceTask::new(config)));
     plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     plugins.registry
 }
@@ -96,11 +97,18 @@ impl Product for Cloud {
     }
 
     fn verbs(&self) -> Vec<clap::Command> {
-        vec![cli::cloud::command(), cli::docs::command(), cli::open::command(), cli::model::command()]
+        vec![
+            cli::bench::command(),
+            cli::cloud::command(),
+            cli::docs::command(),
+            cli::model::command(),
+            cli::open::command(),
+        ]
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
+            "bench" => cli::bench::bench(args, session).await,
             "cloud" => cli::cloud::cloud(args, session).await,
             "docs" => cli::docs::docs(args, session).await,
             "model" => cli::model::model(args, session).await,

@@ -131,6 +131,7 @@ fn check(config: &Config) -> Vec<Fault> {
     let training = config.training.faults().into_iter();
     faults.extend(training.map(|(field, message)| Fault::new(["training", field], message)));
     faults.extend(config.hpc.faults(&config.secrets));
+    faults.extend(config.performance.faults());
     faults
 }
 

@@ -5,6 +5,7 @@ mod gpu;
 mod hpc;
 mod load;
 mod monitoring;
+mod performance;
 mod ports;
 mod training;
 mod transfer;
@@ -21,6 +22,7 @@ pub use gpu::GpuConfig;
 pub use hpc::{HpcConfig, HpcPrometheusConfig};
 pub use load::load;
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
+pub use performance::PerformanceConfig;
 pub use ports::Ports;
 pub use training::TrainingConfig;
 pub use transfer::TransferConfig;
@@ -72,6 +74,9 @@ pub struct Config {
     /// The HPC side.
     #[serde(default)]
     pub hpc: HpcConfig,
+    /// The performance test.
+    #[serde(default)]
+    pub performance: PerformanceConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -194,6 +199,7 @@ impl Default for Config {
             transfer: TransferConfig::default(),
             dashboards: DashboardsConfig::default(),
             hpc: HpcConfig::default(),
+            performance: PerformanceConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

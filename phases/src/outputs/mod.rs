@@ -2,6 +2,7 @@
 
 mod documentation;
 mod monitoring;
+mod performance;
 mod runtimes;
 mod serving;
 mod training;
@@ -16,6 +17,7 @@ use taskrun_engine::task::Output;
 
 pub use self::documentation::Documentation;
 pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
+pub use self::performance::{Performance, PerformanceFigures};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
 pub use self::training::Training;

@@ -1,7 +1,7 @@
 //! Phase 3: the MLOps stack.
 
 pub(crate) mod mlflow;
-mod model_serving;
+pub(crate) mod model_serving;
 mod object_store;
 mod postgres;
 

@@ -61,10 +61,11 @@ struct Haproxy {
     version: String,
 }
 
-/// What the training of the proof tells.
+/// What training the classifier tells.
 #[derive(Deserialize)]
-struct Trained {
-    uri: String,
+pub(crate) struct Trained {
+    /// Where the model is, for [`InferenceService::model_uri`].
+    pub(crate) uri: String,
     inputs: Vec<Vec<f64>>,
     outputs: Vec<Vec<f64>>,
 }
@@ -108,7 +109,7 @@ impl ModelServingTask {
     }
 
     async fn prove_iris(&self, view: &View, client: &Client, output: &ModelServing) -> Result<(), Failure> {
-        let trained = train(view, 1).await?;
+        let trained = train(view, PROOF).await?;
         client.deploy(&InferenceService::new(IRIS, &trained.uri)).map_err(failure)?;
         client.wait_ready(IRIS, READY_TIMEOUT).await.map_err(failure)?;
         let shape = [trained.inputs.len(), trained.inputs.first().map_or(0, Vec::len)];
@@ -139,16 +140,17 @@ impl ModelServingTask {
     }
 }
 
-/// Trains the classifier of the proof as the service user, and keeps it in MLflow.
-async fn train(view: &View, variant: u32) -> Result<Trained, Failure> {
+/// Trains a small classifier as the service user, and keeps it in MLflow, in an experiment whose name begins with
+/// `prefix`.
+pub(crate) async fn train(view: &View, prefix: &str) -> Result<Trained, Failure> {
     let (machine, runtime): (Machine, ModelRuntime) = (view.output()?, view.output()?);
     let tracking: Tracking = view.output()?;
     let scratch = Scratch::new(view, SERVICE, Some(&machine.service_user))?;
-    let experiment = format!("{PROOF}{}", jiff::Timestamp::now().as_millisecond());
+    let experiment = format!("{prefix}{}", jiff::Timestamp::now().as_millisecond());
     let train = run_as::service_user(&machine, &BaseRuntime::program(&runtime.environment, "python"))
         .arg("-I")
         .arg(runtime.server.join("iris.py"))
-        .args([experiment, variant.to_string()])
+        .args([&experiment, "1"])
         .env("MLFLOW_TRACKING_URI", tracking.tracking_url)
         .env("MLFLOW_DISABLE_TELEMETRY", "true")
         .dir(scratch.folder())

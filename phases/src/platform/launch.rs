@@ -106,7 +106,10 @@ fn open_in_memory(number: i32, user: Option<(u32, u32)>, contents: &[u8]) -> io:
     // The lowest free number from there on, which stays open and survives the call of another program.
     match fcntl(&file, FcntlArg::F_DUPFD(number))? {
         taken if taken == number => Ok(()),
-        other => Err(io::Error::other(format!("file {number} is open already, {other} is not"))),
+        other => {
+            nix::unistd::close(other)?;
+            Err(io::Error::other(format!("file {number} is open already")))
+        }
     }
 }
 
@@ -129,11 +132,12 @@ mod tests {
 
     #[test]
     fn a_secret_file_is_in_memory_and_can_be_read_again_and_again() {
-        open_in_memory(150, None, b"hidden").unwrap();
-        let path = Path::new("/proc/self/fd/150");
+        // Other tests of this process have files of their own.
+        let number = (150..1000).find(|number| open_in_memory(*number, None, b"hidden").is_ok()).unwrap();
+        let path = &PathBuf::from(format!("/proc/self/fd/{number}"));
         assert_eq!((fs::read(path).unwrap(), fs::read(path).unwrap()), (b"hidden".to_vec(), b"hidden".to_vec()));
         assert!(fs::read_link(path).unwrap().to_string_lossy().starts_with("/memfd:secret"));
-        assert!(open_in_memory(150, None, b"").is_err());
+        assert!(open_in_memory(number, None, b"").is_err());
     }
 
     #[test]

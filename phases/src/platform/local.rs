@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use taskrun_engine::context::View;
@@ -92,7 +93,10 @@ impl Local {
         if identity(&program).is_ok_and(|present| present == (len, modified)) {
             return Ok(());
         }
-        let new = program.with_extension("new");
+        // Tasks that run at once may all find it outdated.
+        static COPIES: AtomicU32 = AtomicU32::new(0);
+        let number = COPIES.fetch_add(1, Ordering::Relaxed);
+        let new = program.with_extension(format!("new-{}-{number}", std::process::id()));
         fs::create_dir_all(program.parent().unwrap_or(&self.home))?;
         fs::copy(source, &new)?;
         fs::File::options().append(true).open(&new)?.set_modified(modified)?;
