@@ -14,7 +14,7 @@ use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Proof,
 
 use super::transfer_proof;
 use crate::config::{Config, TransferConfig};
-use crate::outputs::{ModelTransfer, ObjectStore, Tracking, TransferredModel};
+use crate::outputs::{ModelTransfer, ObjectStore, Tracking, Training, TransferredModel};
 use crate::tools::files;
 use crate::tools::mlflow::{Mlflow, MlflowError};
 use crate::tools::s3::{S3, S3Error};
@@ -49,16 +49,23 @@ impl ModelTransferTask {
         Self { settings: config.transfer.clone() }
     }
 
-    /// The models that the settings name.
-    fn sources(settings: &TransferConfig, graph: &Path) -> Vec<Source> {
-        let Some(folder) = &settings.source else { return Vec::new() };
-        let folder = graph.join(folder);
+    /// The models that the settings name; else the one that CLOUD-5.1 has trained.
+    fn sources(settings: &TransferConfig, view: &View) -> Result<Vec<Source>, Failure> {
+        let Some(folder) = &settings.source else {
+            let trained: Training = view.output()?;
+            return Ok(vec![Source {
+                model: trained.model_name,
+                folder: trained.model_dir,
+                run: Some(trained.run_id),
+            }]);
+        };
+        let folder = view.graph_dir().join(folder);
         if settings.models.is_empty() {
             let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-            return vec![Source { model: name.unwrap_or_default(), folder, run: None }];
+            return Ok(vec![Source { model: name.unwrap_or_default(), folder, run: None }]);
         }
         let models = settings.models.iter();
-        models.map(|model| Source { model: model.clone(), folder: folder.join(model), run: None }).collect()
+        Ok(models.map(|model| Source { model: model.clone(), folder: folder.join(model), run: None }).collect())
     }
 
     fn request(&self, source: &Source, state: &Path) -> Result<Request, Failure> {
@@ -105,18 +112,17 @@ impl Task for ModelTransferTask {
     }
 
     fn reads(&self) -> Vec<Read> {
-        vec![Read::of::<ObjectStore>(), Read::of::<Tracking>()]
-    }
-
-    async fn relevant(&self, _view: &View) -> Result<(), String> {
-        match self.settings.source {
-            Some(_) => Ok(()),
-            None => Err("transfer.source names no folder to send models from".to_owned()),
+        let mut reads = vec![Read::of::<ObjectStore>(), Read::of::<Tracking>()];
+        if self.settings.source.is_none() {
+            reads.push(Read::of::<Training>());
         }
+        reads
     }
 
     async fn check(&self, view: &View) -> Vec<Problem> {
-        let sources = Self::sources(&self.settings, view.graph_dir());
+        // What is yet to be trained cannot be looked for.
+        let named = self.settings.source.is_some();
+        let sources = if named { Self::sources(&self.settings, view).unwrap_or_default() } else { Vec::new() };
         let problem = |source: &Source| {
             let named =
                 check_name(&source.model).err().map(|error| Problem::new(error.to_string(), "rename the folder"));
@@ -134,7 +140,7 @@ impl Task for ModelTransferTask {
             Ok(store) => store,
             Err(failure) => return Probe::CannotTell(failure.to_string()),
         };
-        let sources = Self::sources(&made.settings, view.graph_dir());
+        let sources = Self::sources(&made.settings, view).unwrap_or_default();
         let mut drifts = Vec::new();
         for (model, sent) in &made.output.models {
             let found = match inspect(&store, model).await {
@@ -161,7 +167,7 @@ impl Task for ModelTransferTask {
 
     async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<ModelTransfer>, Failure> {
         let mut models = std::collections::BTreeMap::new();
-        for source in Self::sources(&self.settings, context.graph_dir()) {
+        for source in Self::sources(&self.settings, context)? {
             context.safe_point()?;
             models.insert(source.model.clone(), self.send(context, &source).await?);
         }
@@ -188,7 +194,7 @@ impl Task for ModelTransferTask {
 
     async fn destroy(&self, context: &Context, made: &Traces<Self>) -> Result<(), Failure> {
         let state = state_folder(context.state_dir());
-        let named = made.settings.iter().flat_map(|settings| Self::sources(settings, context.graph_dir()));
+        let named = made.settings.iter().filter_map(|settings| Self::sources(settings, context).ok()).flatten();
         let mut models: Vec<String> = named.map(|source| source.model).collect();
         models.extend(made.output.iter().flat_map(|output| output.models.keys().cloned()));
         models.push(transfer_proof::MODEL.to_owned());
