@@ -38,6 +38,7 @@ pub mod journal;
 pub mod outcome;
 pub mod plan;
 pub mod process;
+pub mod proving;
 pub mod redact;
 pub mod registry;
 pub mod report;

@@ -12,9 +12,11 @@ pub mod phase3;
 pub mod phase4;
 pub mod phase5;
 pub mod phase6;
+pub mod phase7;
 pub mod platform;
 mod product;
 pub mod serving;
+pub mod suites;
 #[cfg(test)]
 mod testing;
 pub mod tools;

@@ -20,6 +20,7 @@ use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
 use crate::phase5::{DocumentationTask, TrainingTask};
 use crate::phase6::{FederationTask, ModelTransferTask, PerformanceTask};
+use crate::phase7::TestFrameworkTask;
 use crate::tools::cache;
 
 /// The private AI cloud.
@@ -46,6 +47,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-6.1", |config| Ok(ModelTransferTask::new(config)));
     plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));
     plugins.add("CLOUD-6.3", |config| Ok(PerformanceTask::new(config)));
+    plugins.add("CLOUD-7.1", |_| Ok(TestFrameworkTask));
     plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     plugins.registry
 }
@@ -103,6 +105,7 @@ impl Product for Cloud {
             cli::docs::command(),
             cli::model::command(),
             cli::open::command(),
+            cli::test::command(),
         ]
     }
 
@@ -113,6 +116,7 @@ impl Product for Cloud {
             "docs" => cli::docs::docs(args, session).await,
             "model" => cli::model::model(args, session).await,
             "open" => cli::open::open(args, session),
+            "test" => cli::test::test(args, session).await,
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }
     }

@@ -14,6 +14,7 @@ mod meta;
 mod outputs;
 mod plan;
 mod product;
+mod prove;
 mod recover;
 mod request;
 mod run;

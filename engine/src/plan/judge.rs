@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::checkpoint::TaskState;
+use crate::context::View;
 use crate::fingerprint::{Change, KeyParts};
 use crate::graph::{CommandSpec, NodeIndex, NodeKind};
 use crate::plan::command;
@@ -12,7 +14,7 @@ use crate::plan::{Action, Decision, Drift, Reason};
 use crate::process::{Cancel, Level};
 use crate::registry::ErasedMade;
 use crate::task::{Probe, ProofClass};
-use crate::world::World;
+use crate::world::{Upstream, World};
 
 /// How long a probe, with the quick proofs, may take before it counts as not answering.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -66,7 +68,8 @@ pub(crate) async fn judge(world: &Arc<World>, case: &Case, cancel: &Cancel) -> O
     let probed = if has_probe(world, index) { Probed::NotYet } else { Probed::NoProbe };
     let verdict = match case.decide(world, &relevant, &probed) {
         Verdict::AskProbe => {
-            let answer = probe(world, case, cancel).await;
+            let (index, state) = (case.brief.index, case.brief.state.as_ref());
+            let answer = probe(world, index, state, &case.inspection.upstream, cancel).await;
             case.decide(world, &relevant, &Probed::Answer(answer))
         }
         verdict => verdict,
@@ -112,16 +115,35 @@ async fn is_relevant(world: &Arc<World>, case: &Case, cancel: &Cancel) -> Result
 }
 
 /// Asks the probe and the quick proofs, for a bounded time.
-async fn probe(world: &Arc<World>, case: &Case, cancel: &Cancel) -> Probe {
+async fn probe(
+    world: &Arc<World>,
+    index: NodeIndex,
+    state: Option<&Arc<TaskState>>,
+    upstream: &Upstream,
+    cancel: &Cancel,
+) -> Probe {
+    bounded(cancel, async |own| match ask(world, index, state, upstream, own).await {
+        Probe::Holds => ask_quick_proofs(world, index, state, upstream, own).await,
+        other => other,
+    })
+    .await
+}
+
+/// Asks the probe alone, for a bounded time; nothing but whether what was made is there.
+pub(crate) async fn look(
+    world: &Arc<World>,
+    index: NodeIndex,
+    state: Option<&Arc<TaskState>>,
+    upstream: &Upstream,
+    cancel: &Cancel,
+) -> Probe {
+    bounded(cancel, async |own| ask(world, index, state, upstream, own).await).await
+}
+
+/// A probe changes nothing, so it may be dropped; its commands are ended by the token.
+async fn bounded(cancel: &Cancel, asked: impl AsyncFnOnce(&Cancel) -> Probe) -> Probe {
     let own = cancel.child();
-    let asked = async {
-        match &world.graph[case.brief.index].kind {
-            NodeKind::Plugin { .. } => probe_plugin(world, case, &own).await,
-            NodeKind::Command(spec) => probe_command(world, case, spec, &own).await,
-        }
-    };
-    // A probe changes nothing, so it may be dropped; its commands are ended by the token.
-    match tokio::time::timeout(PROBE_TIMEOUT, asked).await {
+    match tokio::time::timeout(PROBE_TIMEOUT, asked(&own)).await {
         Ok(answer) => answer,
         Err(_) => {
             own.raise(Level::End);
@@ -130,33 +152,52 @@ async fn probe(world: &Arc<World>, case: &Case, cancel: &Cancel) -> Probe {
     }
 }
 
-async fn probe_plugin(world: &Arc<World>, case: &Case, cancel: &Cancel) -> Probe {
-    let node = world.bound.node(case.brief.index);
-    let done = case.brief.state.as_ref().and_then(|state| state.done.as_ref());
-    let (Some(task), Some(done)) = (&node.task, done) else {
-        return Probe::CannotTell("it never succeeded".to_owned());
-    };
-    let unreadable = || Probe::Drifted(vec![Drift::new("record", "readable", "of another version")]);
-    let Some(made) = ErasedMade::of(done) else { return unreadable() };
-    let view = world.view(&world.graph[case.brief.index].id, &case.inspection.upstream, cancel);
-    match task.probe(&view, &made).await {
-        None => unreadable(),
-        Some(Probe::Holds) => {
-            for proof in task.proofs().iter().filter(|proof| proof.class == ProofClass::Quick) {
-                if let Err(failure) = task.prove(&proof.name, &view, &made.output).await {
-                    return Probe::Drifted(vec![Drift::new(&*proof.name, true, failure.to_string())]);
-                }
-            }
-            Probe::Holds
-        }
-        Some(other) => other,
+async fn ask(
+    world: &Arc<World>,
+    index: NodeIndex,
+    state: Option<&Arc<TaskState>>,
+    upstream: &Upstream,
+    cancel: &Cancel,
+) -> Probe {
+    let view = world.view(&world.graph[index].id, upstream, cancel);
+    match (&world.graph[index].kind, &world.bound.node(index).task) {
+        (NodeKind::Command(spec), _) => probe_command(world, spec, &view, upstream).await,
+        (NodeKind::Plugin { .. }, Some(task)) => match state.and_then(|state| state.done.as_ref()) {
+            None => Probe::CannotTell("it never succeeded".to_owned()),
+            Some(done) => match ErasedMade::of(done) {
+                Some(made) => task.probe(&view, &made).await.unwrap_or_else(unreadable),
+                None => unreadable(),
+            },
+        },
+        (NodeKind::Plugin { uses, .. }, None) => Probe::CannotTell(format!("no plugin is called `{uses}`")),
     }
 }
 
-async fn probe_command(world: &Arc<World>, case: &Case, spec: &CommandSpec, cancel: &Cancel) -> Probe {
+fn unreadable() -> Probe {
+    Probe::Drifted(vec![Drift::new("record", "readable", "of another version")])
+}
+
+async fn ask_quick_proofs(
+    world: &Arc<World>,
+    index: NodeIndex,
+    state: Option<&Arc<TaskState>>,
+    upstream: &Upstream,
+    cancel: &Cancel,
+) -> Probe {
+    let made = state.and_then(|state| ErasedMade::of(state.done.as_ref()?));
+    let (Some(task), Some(made)) = (&world.bound.node(index).task, made) else { return Probe::Holds };
+    let view = world.view(&world.graph[index].id, upstream, cancel);
+    for proof in task.proofs().iter().filter(|proof| proof.class == ProofClass::Quick) {
+        if let Err(failure) = task.prove(&proof.name, &view, &made.output).await {
+            return Probe::Drifted(vec![Drift::new(&*proof.name, true, failure.to_string())]);
+        }
+    }
+    Probe::Holds
+}
+
+async fn probe_command(world: &Arc<World>, spec: &CommandSpec, view: &View, upstream: &Upstream) -> Probe {
     let Some(run) = &spec.probe else { return Probe::Holds };
-    let view = world.view(&world.graph[case.brief.index].id, &case.inspection.upstream, cancel);
-    match command::build(world, spec, run, &case.inspection.upstream) {
+    match command::build(world, spec, run, upstream) {
         Ok(command) => match view.command(command).await {
             Ok(_) => Probe::Holds,
             Err(failure) => match &failure.command {

@@ -232,7 +232,7 @@ impl Attempt {
 
 /// Runs `work` to its end. After `timeout` it is told to stop through `cancel`, and waited for; a future is dropped only
 /// if it does not heed that, and a panic becomes an error.
-async fn bounded<T: Send + 'static>(
+pub(crate) async fn bounded<T: Send + 'static>(
     timeout: Option<Duration>,
     cancel: Cancel,
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,

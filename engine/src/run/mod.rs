@@ -1,6 +1,6 @@
 //! Making a plan happen.
 
-mod attempt;
+pub(crate) mod attempt;
 mod driver;
 pub mod events;
 mod journaler;

@@ -6,3 +6,4 @@ pub(crate) mod docs;
 pub(crate) mod model;
 pub(crate) mod model_sync;
 pub(crate) mod open;
+pub(crate) mod test;

@@ -1,5 +1,6 @@
 //! What the tasks give to each other. The same types on every platform.
 
+mod acceptance;
 mod documentation;
 mod monitoring;
 mod performance;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::Output;
 
+pub use self::acceptance::Acceptance;
 pub use self::documentation::Documentation;
 pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::performance::{Performance, PerformanceFigures};

@@ -1,0 +1,5 @@
+//! Phase 7: acceptance.
+
+mod test_framework;
+
+pub use test_framework::TestFrameworkTask;
