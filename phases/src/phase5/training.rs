@@ -235,7 +235,7 @@ impl Task for TrainingTask {
         }
     }
 
-    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<Training>, Failure> {
+    async fn apply(&self, context: &Context, earlier: &Earlier<Self>) -> Result<Applied<Training>, Failure> {
         let place = Place::new(context)?;
         let oumi = place.oumi(context, matches!(self.base(context), Base::Hub));
         let values = |run: &Path| self.values(context, &place, run);
@@ -253,14 +253,25 @@ impl Task for TrainingTask {
         }
 
         let mlflow = Mlflow::new(&place.tracking.tracking_url).map_err(failure)?;
+        let model = run_folder.join("model");
+        let made = earlier.made.as_ref().map(|made| &made.output).filter(|made| made.model_dir == model);
+        if let Some(made) = made
+            && model.join("config.json").is_file()
+            && registered(&mlflow, made).await?
+        {
+            // What was trained from this already is only to be served again.
+            let openai_url = self.serve(&place, &made.model_uri).await?;
+            return Ok(Applied::complete(Training { openai_url, ..made.clone() }));
+        }
         let begin = async {
+            // Checkpoints of another run would be gone on with, and this one would have no history.
+            files::remove(&model)?;
             let experiment = mlflow.ensure_experiment(EXPERIMENT).await.map_err(failure)?;
             let now = jiff::Timestamp::now().as_millisecond();
             let run = mlflow.create_run(&experiment, &self.settings.name, now).await.map_err(failure)?;
             Ok((experiment, run))
         };
         let (experiment, run): (String, String) = context.step("begin a run in MLflow", begin).await?;
-        let model = run_folder.join("model");
         let train = oumi.train(&place.tracking.tracking_url, EXPERIMENT, &run);
         let trained = |(): &()| model.join("config.json").is_file();
         context.step_checked("train", trained, train).await?;
@@ -313,11 +324,9 @@ impl Task for TrainingTask {
             }
             "the registered version is there, with its baseline" => {
                 let mlflow = Mlflow::new(&place.tracking.tracking_url).map_err(failure)?;
-                let versions = mlflow.versions(&output.model_name).await.map_err(failure)?;
-                let found = versions.iter().find(|version| version.version == output.model_version);
-                match found {
-                    Some(found) if found.run_id == output.run_id && !output.baseline.is_empty() => Ok(()),
-                    _ => Err(Failure::permanent(format!("find {} of run {}", output.model_uri, output.run_id))),
+                match registered(&mlflow, output).await? && !output.baseline.is_empty() {
+                    true => Ok(()),
+                    false => Err(Failure::permanent(format!("find {} of run {}", output.model_uri, output.run_id))),
                 }
             }
             "the served model completes a text" => complete(output).await,
@@ -337,6 +346,12 @@ impl Task for TrainingTask {
         }
         files::remove(&folder(context.state_dir()))
     }
+}
+
+/// Whether the registry has the version that came of the run.
+async fn registered(mlflow: &Mlflow, made: &Training) -> Result<bool, Failure> {
+    let versions = mlflow.versions(&made.model_name).await.map_err(failure)?;
+    Ok(versions.iter().any(|version| version.version == made.model_version && version.run_id == made.run_id))
 }
 
 /// Asks the served model to go on with a text.

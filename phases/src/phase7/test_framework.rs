@@ -46,7 +46,10 @@ fn failure(results: &Results) -> Option<Failure> {
     let (told, hints): (Vec<String>, Vec<Option<String>>) = results.checks().filter_map(failed).unzip();
     let hint = hints.into_iter().next()?.unwrap_or_else(|| "look again: taskrun test".to_owned());
     let all = results.checks().count();
-    Some(Failure::transient(format!("pass all {all} checks: {} failed: {}", told.len(), told.join("; "))).with_hint(hint))
+    Some(
+        Failure::transient(format!("pass all {all} checks: {} failed: {}", told.len(), told.join("; ")))
+            .with_hint(hint),
+    )
 }
 
 #[async_trait]
