@@ -16,6 +16,7 @@ use crate::TaskId;
 use crate::checkpoint::{Checkpoint, Status, TaskState};
 use crate::graph::NodeIndex;
 use crate::outcome::Failure;
+use crate::plan::Reason;
 use crate::plan::files::Afresh;
 use crate::plan::inspect::inspect;
 use crate::plan::judge::look;
@@ -117,7 +118,8 @@ struct Case {
     id: TaskId,
     index: NodeIndex,
     state: Option<Arc<TaskState>>,
-    upstream: Result<Upstream, Failure>,
+    /// The outputs that it reads, and how a file that it made is not as it was left.
+    inspected: Result<(Upstream, Option<Reason>), Failure>,
     above: Option<TaskId>,
     cancel: Cancel,
 }
@@ -131,9 +133,9 @@ impl Case {
         cancel: &Cancel,
     ) -> Self {
         let brief = brief(world, checkpoint, index, |_| false);
-        let upstream = inspect(world, &Afresh, &brief, &|_| false).map(|inspection| inspection.upstream);
+        let inspected = inspect(world, &Afresh, &brief, &|_| false).map(|found| (found.upstream, found.damage));
         let (world, id) = (Arc::clone(world), world.graph[index].id.clone());
-        Self { world, id, index, state: brief.state, upstream, above, cancel: cancel.clone() }
+        Self { world, id, index, state: brief.state, inspected, above, cancel: cancel.clone() }
     }
 
     async fn checks(&self, disruptive: bool) -> Vec<Check> {
@@ -143,14 +145,17 @@ impl Case {
             return skipped(state.reason.to_string());
         }
         let Some(done) = &state.done else { return skipped("it never succeeded".to_owned()) };
-        let upstream = match &self.upstream {
-            Ok(upstream) => upstream,
+        let (upstream, damage) = match &self.inspected {
+            Ok((upstream, damage)) => (upstream, damage.as_ref()),
             Err(failure) => return vec![self.check(STANDS, Duration::ZERO, self.failed(failure.clone()))],
         };
         let asked = Instant::now();
-        let stands = match look(&self.world, self.index, Some(state), upstream, &self.cancel).await {
-            Probe::Holds => Verdict::Passed,
-            other => self.failed(told(other)),
+        let stands = match damage {
+            Some(damage) => self.failed(told(Probe::Missing(damage.to_string()))),
+            None => match look(&self.world, self.index, Some(state), upstream, &self.cancel).await {
+                Probe::Holds => Verdict::Passed,
+                other => self.failed(told(other)),
+            },
         };
         let mut checks = vec![self.check(STANDS, asked.elapsed(), stands)];
         let lacking =

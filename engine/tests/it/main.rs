@@ -8,5 +8,6 @@ mod driver;
 mod journal;
 mod process;
 mod properties;
+mod proving;
 mod snapshot;
 mod stand;

@@ -1,5 +1,6 @@
 //! Integration tests of the program and its plugins: one binary, one module a subject.
 
+mod acceptance;
 mod attack;
 mod bad_config;
 mod cli;
