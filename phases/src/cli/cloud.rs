@@ -107,15 +107,16 @@ fn table(supervisor: Option<u32>, rows: &[Row]) -> String {
         None => "supervisor: does not answer; start it again: taskrun resume\n".to_owned(),
     };
     let dash = || "-".to_owned();
+    let wide = width(rows.iter().map(|row| &*row.service.name).chain(["SERVICE"]));
     out.push_str(&format!(
-        "{:<12} {:<9} {:>8} {:>9}  {:<8} ENDPOINTS\n",
+        "{:<wide$} {:<9} {:>8} {:>9}  {:<8} ENDPOINTS\n",
         "SERVICE", "STATE", "PID", "UPTIME", "HEALTH"
     ));
     for row in rows {
         let state = row.state.as_ref();
         let endpoints: Vec<&str> = row.service.endpoints.values().map(String::as_str).collect();
         out.push_str(&format!(
-            "{:<12} {:<9} {:>8} {:>9}  {:<8} {}\n",
+            "{:<wide$} {:<9} {:>8} {:>9}  {:<8} {}\n",
             row.service.name,
             state.map_or("UNKNOWN", |state| &state.state),
             state.and_then(|state| state.pid).map_or_else(dash, |pid| pid.to_string()),
@@ -124,10 +125,15 @@ fn table(supervisor: Option<u32>, rows: &[Row]) -> String {
             endpoints.join(" "),
         ));
         if let Err(said) = &row.health {
-            out.push_str(&format!("{:<12} {said}\n", ""));
+            out.push_str(&format!("{:<wide$} {said}\n", ""));
         }
     }
     out
+}
+
+/// The width of a column.
+fn width<'t>(texts: impl Iterator<Item = &'t str>) -> usize {
+    texts.map(str::len).max().unwrap_or_default()
 }
 
 /// Where everything is, and how to see the logins; nothing before the platform is up.
@@ -135,13 +141,18 @@ pub(crate) fn endpoints(session: &Session, checkpoint: &Checkpoint) -> Option<St
     let services = platform(session, checkpoint).ok()?.services();
     let rows =
         services.iter().flat_map(|service| service.endpoints.iter().map(move |(what, url)| (service, what, url)));
-    let rows = rows.map(|(service, what, url)| format!("  {:<10} {what:<9} {url}\n", service.name)).collect::<String>();
+    let wide = width(services.iter().map(|service| &*service.name));
+    let named = width(services.iter().flat_map(|service| service.endpoints.keys()).map(|what| &**what));
+    let row = |(service, what, url): (&Service, &String, &String)| {
+        format!("  {:<wide$}  {what:<named$}  {url}\n", service.name)
+    };
+    let rows = rows.map(row).collect::<String>();
     if rows.is_empty() {
         return None;
     }
     let logins = services.iter().filter_map(|service| {
         let login = service.login.as_ref()?;
-        Some(format!("  {:<10} {:<13} taskrun secret show {}\n", service.name, login.user, login.secret))
+        Some(format!("  {:<wide$}  {:<named$}  taskrun secret show {}\n", service.name, login.user, login.secret))
     });
     let logins = logins.collect::<String>();
     Some(
