@@ -75,7 +75,7 @@ fn what_is_broken_fails_its_own_checks_and_no_others() {
     let files = [("CLOUD-0.2", "profile"), ("CLOUD-5.2", "index"), ("CLOUD-6.3", "report")];
     for (task, path) in files {
         let file = output(&stand, task, path);
-        breaks(&stand, task, &file, || remove(&file.replace("index.html", "tutorial-08.md")));
+        breaks(&stand, task, &file, || remove(&file.replace("index.html", "tutorial-08-training-to-inference.md")));
     }
     let dashboards = output(&stand, "CLOUD-4.2", "folder");
     breaks(&stand, "CLOUD-4.2", "no dashboard", || remove(&format!("{dashboards}/cluster.json")));
