@@ -1,8 +1,8 @@
 //! Proving again: whether what tasks made still stands, asked of what exists and not of the journal.
 //!
 //! A run makes the proofs of a task once, after its `apply`, and later asks its probe. Here all of it is asked of all
-//! tasks, at once where they do not depend on each other, and nothing is changed or mended. A task whose upstream does
-//! not stand is asked only what costs nothing, and its failures are put down to that upstream.
+//! tasks, at once where they do not depend on each other, and nothing is changed or mended. A task that does not stand,
+//! or whose upstream does not, is asked only what costs nothing, and failures are put down to what fell first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,6 +157,10 @@ impl Case {
                 other => self.failed(told(other)),
             },
         };
+        let fallen = self.above.clone().or_else(|| match stands {
+            Verdict::Failed(_) => Some(self.id.clone()),
+            _ => None,
+        });
         let mut checks = vec![self.check(STANDS, asked.elapsed(), stands)];
         let lacking =
             done.missing.iter().map(|lack| self.check(COMPLETE, Duration::ZERO, Verdict::Skipped(lack.clone())));
@@ -168,8 +172,8 @@ impl Case {
             if proof.class == ProofClass::Disruptive && !disruptive || self.cancel.level() >= Level::Asked {
                 continue;
             }
-            if let (Some(above), true) = (&self.above, proof.class > ProofClass::Quick) {
-                checks.push(self.check(&proof.name, Duration::ZERO, Verdict::Blocked(above.clone())));
+            if let (Some(fallen), true) = (&fallen, proof.class > ProofClass::Quick) {
+                checks.push(self.check(&proof.name, Duration::ZERO, Verdict::Blocked(fallen.clone())));
                 continue;
             }
             let own = self.cancel.child();

@@ -16,7 +16,7 @@ usage: tests/e2e/fresh-machine.sh [OPTION...]
   --test, --run, --resume, --destroy, --workload COMMAND
                      a command in place of the real one, to try this harness itself
 
-Needs root, about 10 GB of disk and 4 GB of memory, and the Debian packages
+Needs root, about 25 GB of disk and 8 GB of memory, and the Debian packages
 mmdebstrap systemd-container slirp4netns iproute2 debian-archive-keyring.
 Takes about 30 minutes for each release on two cores. Trees are kept in ~/.cache/taskrun-e2e.
 USAGE
