@@ -1,5 +1,6 @@
 //! The private AI cloud as taskrun plugins, and the program `taskrun`.
 
+pub mod backup;
 mod cli;
 pub mod config;
 pub mod docs;

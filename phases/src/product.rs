@@ -100,6 +100,8 @@ impl Product for Cloud {
 
     fn verbs(&self) -> Vec<clap::Command> {
         vec![
+            cli::backup::backup_command(),
+            cli::backup::restore_command(),
             cli::bench::command(),
             cli::cloud::command(),
             cli::docs::command(),
@@ -111,6 +113,8 @@ impl Product for Cloud {
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
         match name {
+            "backup" => cli::backup::backup(args, session).await,
+            "restore" => cli::backup::restore(args, session).await,
             "bench" => cli::bench::bench(args, session).await,
             "cloud" => cli::cloud::cloud(args, session).await,
             "docs" => cli::docs::docs(args, session).await,

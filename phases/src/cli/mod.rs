@@ -1,5 +1,6 @@
 //! The verbs that this product adds.
 
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod cloud;
 pub(crate) mod docs;

@@ -23,7 +23,7 @@ use crate::tools::s3::S3;
 use crate::tools::scratch::Scratch;
 
 /// The service's name.
-const SERVICE: &str = "mlflow";
+pub(crate) const SERVICE: &str = "mlflow";
 
 /// The application whose key MLflow uses.
 const APPLICATION: &str = "mlflow";

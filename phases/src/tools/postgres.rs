@@ -3,12 +3,16 @@
 //! No clear password is ever part of a statement: roles get a SCRAM verifier (RFC 5803), so neither `pg_stat_statements`
 //! nor a log can hold one.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
+
+pub use self::snapshot::Snapshot;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
