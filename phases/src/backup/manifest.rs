@@ -244,6 +244,6 @@ pub(super) mod tests {
         fs::create_dir(folder.path().join("local-4")).unwrap();
         let found = list(folder.path(), "local").unwrap();
         assert_eq!(found, ["local-1", "local-2"].map(|name| folder.path().join(name)));
-        assert_eq!(list(&folder.path().join("none"), "local").unwrap(), [PathBuf::new(); 0]);
+        assert!(list(&folder.path().join("none"), "local").unwrap().is_empty());
     }
 }
