@@ -6,17 +6,26 @@ The URI is read from the environment: an argument would show its password to eve
 import os
 import sys
 
+from alembic.runtime.migration import MigrationContext
 from mlflow.entities import ViewType
 from mlflow.store.db import utils
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
+OTHER_SCHEMA = 3
+
 URI = os.environ["MLFLOW_BACKEND_STORE_URI"]
 
 
-def migrate():
-    """Brings the schema to the version of this MLflow."""
+def migrate(older):
+    """Brings the schema to the version of this MLflow; one of another version only if `older` is "upgrade"."""
     engine = utils.create_sqlalchemy_engine_with_retry(URI)
+    with engine.connect() as connection:
+        there = MigrationContext.configure(connection).get_current_revision()
+    newest = utils._get_latest_schema_revision()
+    if there not in (None, newest) and older != "upgrade":
+        print(f"MLflow's schema {there} would become {newest}", file=sys.stderr)
+        sys.exit(OTHER_SCHEMA)
     utils._safe_initialize_tables(engine)
     utils._upgrade_db(engine)
 

@@ -12,6 +12,7 @@
 
 mod database;
 mod error;
+mod guard;
 pub mod manifest;
 mod objects;
 pub mod record;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use taskrun_engine::secret::{Secret, SecretStore};
 
 pub use self::error::BackupError;
+pub use self::guard::guard;
 pub use self::manifest::Manifest;
 pub use self::restore::{Found, Restored, look, restore};
 pub use self::take::{Taken, take};

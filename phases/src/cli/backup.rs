@@ -60,9 +60,11 @@ pub(crate) async fn backup(args: &ArgMatches, session: &Session) -> Result<u8, C
     let folder = args.get_one::<PathBuf>("folder").cloned().unwrap_or_default();
     let folder = std::path::absolute(&folder).unwrap_or(folder);
     let checkpoint = session.read()?;
-    let (site, tracking) = (site(session, &checkpoint)?, tracking(session, &checkpoint)?);
+    let site = site(session, &checkpoint)?;
+    let tracking: Option<Tracking> = session.output(&checkpoint);
+    let artifacts = tracking.map_or_else(|| mlflow::BUCKET.to_owned(), |tracking| tracking.artifact_bucket);
     let failed = |error: &BackupError| told("take a backup", error);
-    let taken = backup::take(&site, &folder, &tracking.artifact_bucket, &Lines::new(|line: &str| say(line))).await;
+    let taken = backup::take(&site, &folder, &artifacts, &Lines::new(|line: &str| say(line))).await;
     let taken = taken.map_err(|error| failed(&error))?;
     let newest = Remembered { folder: taken.folder.clone(), taken: taken.manifest.taken };
     What::Newest.write(&session.state, &newest).map_err(|error| failed(&error))?;
@@ -116,7 +118,7 @@ pub(crate) async fn restore(args: &ArgMatches, session: &Session) -> Result<u8, 
     let (_lock, notices) = session.lock()?;
     notices.iter().for_each(say);
     let checkpoint = session.read()?;
-    let (site, _) = (site(session, &checkpoint)?, tracking(session, &checkpoint)?);
+    let site = site(session, &checkpoint)?;
     let this = Remembered { folder: folder.clone(), taken: manifest.taken };
     // What a killed one has left is no data of the environment's own.
     let replace = args.get_flag("replace") || What::Restoring.read(&session.state).as_ref() == Some(&this);
@@ -161,12 +163,6 @@ fn site(session: &Session, checkpoint: &Checkpoint) -> Result<Site, CliError> {
     let (environment, temporary) = (&session.identity.environment, session.state.join("tmp"));
     Site::new(environment, runtime.postgres, &store, database, &session.world.secrets, temporary)
         .map_err(|error| told("reach the data", &error))
-}
-
-fn tracking(session: &Session, checkpoint: &Checkpoint) -> Result<Tracking, CliError> {
-    session.output(checkpoint).ok_or_else(|| {
-        CliError::new(exit::FAILED, "there is no MLflow yet").with_hint("bring it up: taskrun run --until CLOUD-3.3")
-    })
 }
 
 /// Stops MLflow, which would go on with what it remembers of the database.

@@ -14,6 +14,7 @@ use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
 use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
+use crate::backup::guard;
 use crate::config::{Config, TrackingConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Database, Machine, ObjectStore, Platform, Tracking};
 use crate::platform::{Health, Local, Metrics, SecretEnv, SecretFiles, Service};
@@ -29,7 +30,7 @@ pub(crate) const SERVICE: &str = "mlflow";
 const APPLICATION: &str = "mlflow";
 
 /// The bucket that artifacts land in.
-const BUCKET: &str = "mlflow-artifacts";
+pub(crate) const BUCKET: &str = "mlflow-artifacts";
 
 /// How long work on the database's schema or rows may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(300);
@@ -42,6 +43,9 @@ const STORE_URI: &str = "MLFLOW_BACKEND_STORE_URI";
 
 /// What is done on the database itself.
 const ADMIN: &str = include_str!("../../assets/mlflow_admin.py");
+
+/// How that ends where the data's schema is another, and may not be changed.
+const OTHER_SCHEMA: &str = "exit code 3";
 
 /// What the experiments and models of proofs are called.
 const PROOF: &str = "taskrun-proof-";
@@ -165,6 +169,23 @@ impl MlflowTask {
         view.command(scratch.home_of(command)).await.map(|_| ())
     }
 
+    /// Brings the schema to this MLflow's, which its workers would race for. There is no way back: data of another
+    /// version is touched only where there is a backup of it.
+    async fn migrate(context: &Context, place: &Place) -> Result<(), Failure> {
+        let guarded = guard(context.state_dir(), "bring the data of another version of MLflow to this one's schema");
+        let older = if guarded.is_ok() { "upgrade" } else { "keep" };
+        match (Self::admin(context, place, &["migrate", older]).await, guarded) {
+            (Err(failure), Err(refused)) => match &failure.command {
+                Some(command) if command.ended == OTHER_SCHEMA => Err(Failure {
+                    causes: command.tail.lines().last().map(str::to_owned).into_iter().collect(),
+                    ..refused
+                }),
+                _ => Err(failure),
+            },
+            (migrated, _) => migrated,
+        }
+    }
+
     async fn prove_run(&self, view: &View, place: &Place) -> Result<(), Failure> {
         let mlflow = Mlflow::new(&place.url).map_err(failure)?;
         let now = jiff::Timestamp::now().as_millisecond();
@@ -260,8 +281,7 @@ impl Task for MlflowTask {
     async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<Tracking>, Failure> {
         let place = Place::new(context)?;
         files::service_folder(&place.folder, &place.machine.service_user, 0o711)?;
-        // Several workers would race for it.
-        Self::admin(context, &place, &["migrate"]).await?;
+        Self::migrate(context, &place).await?;
         context.safe_point()?;
         Local::new(&place.machine)?.ensure(context, &self.service(&place)).await?;
         let version = Mlflow::new(&place.url).map_err(failure)?.version().await.map_err(failure)?;

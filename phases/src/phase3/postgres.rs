@@ -3,6 +3,8 @@
 //! A cluster of its own on a port of its own, never the machine's. Proof: the effective settings are the ones that were
 //! asked for, the owner logs in and a wrong password is refused, rows survive a dump and restore and a restart.
 
+mod upgrade;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use taskrun_engine::process::Command;
 use taskrun_engine::secret::Policy;
 use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
+use crate::backup::record::What;
 use crate::config::{Config, DatabaseConfig};
 use crate::outputs::{BaseRuntime, Database, Machine, Platform, PostgresPrograms};
 use crate::platform::{Health, Local, Login, SecretFiles, Service};
@@ -27,6 +30,9 @@ const SERVICE: &str = "postgres";
 
 /// The secret that holds the owner's password.
 const PASSWORD: &str = "database-password";
+
+/// The extension that works only where the server loads it at its start.
+const STATISTICS: &str = "pg_stat_statements";
 
 /// How long `initdb`, `pg_dump` and `pg_restore` may take.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
@@ -79,36 +85,26 @@ impl Postgres {
         let mut superusers = vec![place.machine.service_user.name.clone(), run_as::current_user().map_err(lookup)?];
         superusers.sort();
         superusers.dedup();
-        Ok(Configuration::new(&place.folder, &place.data, &place.server, &self.settings.settings, &superusers))
+        let mut settings = self.settings.settings.clone();
+        if self.settings.extensions.iter().any(|extension| extension == STATISTICS) {
+            settings.entry("shared_preload_libraries".to_owned()).or_insert_with(|| STATISTICS.to_owned());
+        }
+        Ok(Configuration::new(&place.folder, &place.data, &place.server, &settings, &superusers))
     }
 
-    /// Makes the cluster, unless there is one. A half made one was never used and holds nothing.
+    /// Makes the cluster, unless there is one, which is brought to the version of the programs. A half made one was never
+    /// used and holds nothing.
     async fn initialise(&self, context: &Context, place: &Place, existed: bool) -> Result<(), Failure> {
-        if let Some(major) = data_version(&place.data) {
-            return match place.programs.version.split('.').next() {
-                Some(own) if own == major => Ok(()),
-                _ => Err(Failure::permanent(format!(
-                    "start PostgreSQL {} on data of version {major}",
-                    place.programs.version
-                ))
-                .with_hint(
-                    "set `tools.postgres` to the programs of that version, or upgrade the data with pg_upgrade",
-                )),
-            };
+        if let Some(version) = data_version(&place.data) {
+            return upgrade::upgrade(context, place, &version).await;
         }
         if existed && !context.accepts_data_loss() {
             return Err(Failure::permanent(format!("find the data in {}: it is gone", place.data.display()))
                 .with_hint("restore it from a backup, or make it anew, empty: taskrun run --accept-data-loss"));
         }
-        let new = place.data.with_extension("new");
+        let new = place.new_data();
         files::remove(&new)?;
-        let initdb = run_as::service_user(&place.machine, &place.programs.program("initdb"))
-            .args(["--username", SUPERUSER, "--auth-local=peer", "--auth-host=reject", "--encoding=UTF8"])
-            .args(["--locale=C.UTF-8", "--no-instructions", "--pgdata"])
-            .arg(&new)
-            .dir(&place.folder)
-            .timeout(PROGRAM_TIMEOUT);
-        context.command(with_libraries(initdb, &place.programs)).await?;
+        context.command(place.initdb(&new)).await?;
         fs::rename(&new, &place.data).map_err(|error| files::failure("name the data folder", &place.data, &error))
     }
 
@@ -140,6 +136,10 @@ impl Postgres {
         let inside = place.server.superuser(name).await.map_err(failure)?;
         for extension in &self.settings.extensions {
             inside.create_extension(extension).await.map_err(failure)?;
+        }
+        if earlier.made.as_ref().is_some_and(|made| made.output.version != place.programs.version) {
+            // What is known of the tables does not come along with their rows.
+            inside.analyze().await.map_err(failure)?;
         }
         Ok(())
     }
@@ -208,6 +208,17 @@ impl Place {
         let folder = machine.service_dir(SERVICE);
         let server = Server { socket_dir: machine.sockets.join("postgres"), port: machine.ports.database };
         Ok(Self { data: folder.join("data"), folder, machine, programs, server })
+    }
+
+    /// Makes an empty cluster in the folder `data`.
+    fn initdb(&self, data: &Path) -> Command {
+        let initdb = run_as::service_user(&self.machine, &self.programs.program("initdb"))
+            .args(["--username", SUPERUSER, "--auth-local=peer", "--auth-host=reject", "--encoding=UTF8"])
+            .args(["--locale=C.UTF-8", "--no-instructions", "--pgdata"])
+            .arg(data)
+            .dir(&self.folder)
+            .timeout(PROGRAM_TIMEOUT);
+        with_libraries(initdb, &self.programs)
     }
 
     /// Makes the folders, which belong to the service user, and writes the configuration.
@@ -351,6 +362,9 @@ impl Task for Postgres {
             files::remove(&machine.sockets.join("postgres"))?;
         }
         files::remove(&context.state_dir().join("services").join(SERVICE))?;
+        for what in [What::Newest, What::Restoring] {
+            what.forget(context.state_dir()).map_err(lookup)?;
+        }
         // With the data goes what opened it.
         context.secrets().remove(PASSWORD).map(|_| ()).map_err(lookup)
     }

@@ -38,13 +38,27 @@ pub fn installed(given: Option<&Path>) -> Result<Option<PostgresPrograms>, Failu
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut majors: Vec<u32> = versions.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     majors.sort_unstable();
-    let usable = majors.into_iter().rev().find(|major| {
-        let bin = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+    let usable = majors.into_iter().rev().find(|&major| {
+        let bin = folder(major);
         let extensions = PathBuf::from(format!("/usr/share/postgresql/{major}/extension"));
         PROGRAMS.iter().all(|program| bin.join(program).is_file())
             && EXTENSIONS.iter().all(|extension| extensions.join(extension).is_file())
     });
-    usable.map(|major| programs(Path::new(&format!("/usr/lib/postgresql/{major}/bin")), Vec::new())).transpose()
+    usable.map(|major| programs(&folder(major), Vec::new())).transpose()
+}
+
+/// Where the programs of a major version of PostgreSQL are installed.
+pub fn folder(major: u32) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"))
+}
+
+/// The installed programs of a major version of PostgreSQL, if they are.
+///
+/// # Errors
+/// They do not tell their version.
+pub fn of_major(major: u32) -> Result<Option<PostgresPrograms>, Failure> {
+    let bin = folder(major);
+    bin.join("postgres").is_file().then(|| programs(&bin, Vec::new())).transpose()
 }
 
 /// Fetches the packages of the distribution's PostgreSQL and what they need that the machine lacks, and unpacks them

@@ -218,6 +218,14 @@ impl Superuser {
         Ok(other)
     }
 
+    /// Counts anew what the planner of queries goes by, in the connection's database.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn analyze(&self) -> Result<(), PostgresError> {
+        self.run("ANALYZE", "analyse the tables").await
+    }
+
     /// Writes rows into the table of the proofs, in the connection's database.
     ///
     /// # Errors
@@ -314,7 +322,6 @@ impl Configuration {
             ("port", port),
             ("unix_socket_directories", server.socket_dir.display().to_string()),
             ("password_encryption", "scram-sha-256".to_owned()),
-            ("shared_preload_libraries", "pg_stat_statements".to_owned()),
             // Statements may hold what nobody should read in a log.
             ("log_statement", "none".to_owned()),
             ("log_min_error_statement", "panic".to_owned()),

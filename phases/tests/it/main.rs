@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod attack;
+mod backup;
 mod bad_config;
 mod cli;
 mod dashboards;
