@@ -246,16 +246,15 @@ impl Local {
         let serving = || async {
             match self.state(&service.name).await {
                 Ok(Some(state)) if state.is_running() => healthy(&service.health).await,
-                // The supervisor gave up: waiting longer does not help.
-                Ok(Some(state)) if state.state == "FATAL" => Ok(()),
+                Ok(Some(state)) if given_up(&state) => Ok(()),
                 Ok(Some(state)) => Err(format!("it is {} ({})", state.state, state.detail)),
                 Ok(None) => Err("the supervisor does not know it".to_owned()),
                 Err(error) => Err(error.to_string()),
             }
         };
         let waited = view.wait_until(&format!("{} to serve", service.name), START_TIMEOUT, serving).await;
-        let given_up = self.state(&service.name).await.ok().flatten().filter(|state| state.state == "FATAL");
-        let failed = match (waited, given_up) {
+        let ended = self.state(&service.name).await.ok().flatten().filter(given_up);
+        let failed = match (waited, ended) {
             (Ok(()), None) => return Ok(()),
             (Ok(()), Some(state)) => Failure::permanent(format!("start {}: {}", service.name, state.detail)),
             (Err(failed), _) => failed,
@@ -308,6 +307,12 @@ impl Local {
     pub fn log(&self, name: &str) -> PathBuf {
         self.logs.join(format!("{name}.log"))
     }
+}
+
+/// Whether waiting longer for a service does not help: the supervisor gave up, or it said itself that starting it again
+/// does not.
+fn given_up(state: &ServiceState) -> bool {
+    matches!(&*state.state, "FATAL" | "EXITED")
 }
 
 /// Whether a service serves, or what it does instead.

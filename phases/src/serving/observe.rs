@@ -14,6 +14,9 @@ use crate::platform::Local;
 use crate::tools::haproxy::{ServerStat, Slot};
 use crate::tools::supervisor::ProcessInfo;
 
+/// `EX_CONFIG` of `sysexits.h`: starting a replica that ends so again does not help.
+const HOPELESS: i32 = 78;
+
 /// How long a replica may take to say that it is ready.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -126,6 +129,8 @@ fn judge(look: &Look<'_>, memory: &mut ReplicaMemory, now: Instant, last_line: i
         "STOPPING" => return Phase::Stopping,
         // It said that trying again does not help.
         "EXITED" => return Phase::Failed(Reason::ModelLoadFailed, last_line()),
+        // It said so sooner than the supervisor believes it to have started.
+        "BACKOFF" if process.exit_status == HOPELESS => return Phase::Failed(Reason::ModelLoadFailed, last_line()),
         "FATAL" => return Phase::Failed(Reason::CrashLoop, last_line()),
         _ if look.answers => return Phase::Ready,
         _ => {}
@@ -188,6 +193,7 @@ mod tests {
             now: 1000 + age,
             description: String::new(),
             spawn_error: String::new(),
+            exit_status: 0,
         }
     }
 
@@ -207,6 +213,9 @@ mod tests {
         assert_eq!(say("STOPPED", false), Phase::Stopped);
         assert_eq!(say("STOPPING", false), Phase::Stopping);
         assert_eq!(say("EXITED", false), Phase::Failed(Reason::ModelLoadFailed, "no such run".to_owned()));
+        let soon = ProcessInfo { exit_status: 78, ..process("BACKOFF", 0, 0) };
+        let soon = judged(&soon, false, Slot::Off, &mut fresh());
+        assert_eq!(soon, Phase::Failed(Reason::ModelLoadFailed, "no such run".to_owned()));
         assert!(matches!(say("FATAL", false), Phase::Failed(Reason::CrashLoop, _)));
         let late = judged(&process("RUNNING", 7, 61), false, Slot::Off, &mut fresh());
         assert!(matches!(late, Phase::Failed(Reason::StartupTimeout, _)), "{late:?}");

@@ -68,6 +68,8 @@ pub struct ProcessInfo {
     pub description: String,
     /// Why it could not be started.
     pub spawn_error: String,
+    /// What it ended with last, in `BACKOFF` and `EXITED`; 0 otherwise.
+    pub exit_status: i32,
 }
 
 /// What a changed configuration means for the groups of programs.
@@ -298,6 +300,7 @@ fn info(value: &Value) -> ProcessInfo {
         pid: number("pid").try_into().unwrap_or_default(),
         start: number("start").try_into().unwrap_or_default(),
         now: number("now").try_into().unwrap_or_default(),
+        exit_status: number("exitstatus").try_into().unwrap_or_default(),
         description: text(value, "description"),
         spawn_error: text(value, "spawnerr"),
     }
