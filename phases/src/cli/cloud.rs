@@ -5,11 +5,16 @@ use serde_json::json;
 use taskrun_engine::checkpoint::Checkpoint;
 use taskrun_engine::cli::{CliError, Session, exit};
 
+use super::boot;
 use crate::outputs::Machine;
 use crate::platform::{Local, Service, ServiceState, healthy};
 
 /// How long services may take to start or stop.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// The services that people look at with a browser, or ask for answers.
+const TUNNELLED: [&str; 7] =
+    ["alertmanager", "grafana", "hpc-prometheus", "inference-proxy", "minio", "mlflow", "prometheus"];
 
 /// The verb's command line.
 pub(crate) fn command() -> Command {
@@ -27,6 +32,12 @@ pub(crate) fn command() -> Command {
         )
         .subcommand(Command::new("start").about("Start services").arg(name.clone()).arg(json.clone()))
         .subcommand(Command::new("stop").about("Stop services; their data stays").arg(name).arg(json))
+        .subcommand(
+            Command::new("enable")
+                .about("Have systemd bring the platform up whenever the machine starts")
+                .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Only print the unit")),
+        )
+        .subcommand(Command::new("disable").about("Take that back"))
         .subcommand(Command::new("destroy").about("Take everything away: the same as `taskrun destroy`").arg(yes))
 }
 
@@ -42,12 +53,17 @@ struct Row {
 /// # Errors
 /// Nothing was run here yet, or the supervisor does not answer.
 pub(crate) async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, CliError> {
+    match args.subcommand() {
+        Some(("enable", args)) => return boot::enable(args, session).await,
+        Some(("disable", _)) => return boot::disable(session).await,
+        _ => {}
+    }
     let local = platform(session, &session.read()?)?;
     match args.subcommand() {
         Some(("start", args)) => drive(&local, args, true).await,
         Some(("stop", args)) => drive(&local, args, false).await,
         Some((_, args)) => show(&local, args.get_flag("json")).await,
-        None => Err(CliError::usage("say status, start, stop or destroy")),
+        None => Err(CliError::usage("say status, start, stop, enable, disable or destroy")),
     }
 }
 
@@ -155,11 +171,25 @@ pub(crate) fn endpoints(session: &Session, checkpoint: &Checkpoint) -> Option<St
         Some(format!("  {:<wide$}  {:<named$}  taskrun secret show {}\n", service.name, login.user, login.secret))
     });
     let logins = logins.collect::<String>();
-    Some(
-        format!("{}:\n{rows}logins (shown on a terminal only):\n{logins}", session.identity.environment)
-            .trim_end()
-            .to_owned(),
-    )
+    let logins = match &*logins {
+        "" => String::new(),
+        logins => format!("logins (shown on a terminal only):\n{logins}"),
+    };
+    let (tunnel, boot) = (tunnel(&services, &host_name()), boot::told(session));
+    Some(format!("{}:\n{rows}{logins}{tunnel}\n{boot}", session.identity.environment))
+}
+
+/// How to reach what is only on this machine from another one (ssh(1), `-L`), in one line.
+fn tunnel(services: &[Service], host: &str) -> String {
+    let shown = services.iter().filter(|service| TUNNELLED.contains(&&*service.name));
+    let urls = shown.flat_map(|service| service.endpoints.iter().filter(|(what, _)| *what != "s3").map(|(_, url)| url));
+    let ports = urls.filter_map(|url| url.rsplit(':').next()?.split('/').next()?.parse::<u16>().ok());
+    let forwards = ports.map(|port| format!(" -L {port}:127.0.0.1:{port}")).collect::<String>();
+    format!("from another machine: ssh{forwards} {host}")
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "HOST".to_owned())
 }
 
 /// Starts or stops services and waits until they have.

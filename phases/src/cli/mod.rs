@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod bench;
+pub(crate) mod boot;
 pub(crate) mod cloud;
 pub(crate) mod docs;
 pub(crate) mod model;

@@ -14,6 +14,7 @@ use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
 use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
+use crate::cli::boot;
 use crate::outputs::{Machine, OperatorCli};
 use crate::tools::files;
 
@@ -159,6 +160,10 @@ impl Task for OperatorCliTask {
     }
 
     async fn destroy(&self, context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {
+        // It would bring up again, at the next boot, what is taken away now.
+        let environment = context.state_dir().file_name().unwrap_or_default().to_string_lossy();
+        let gone = boot::forget(&environment).await;
+        gone.map_err(|error| Failure::permanent(format!("take the unit of systemd away: {}", error.render())))?;
         files::remove(&Self::folder(context))
     }
 }
