@@ -139,6 +139,13 @@ reboot_by_power_cut() {
   node_boot "${boot_options[@]}"
 }
 
+# Whether systemd is to bring the platform up: the machine's own, with the real program. A user's needs a login session.
+at_boot() { [ "$user" = root ] && [ "$run_command" = 'make run' ]; }
+
+unit_is_active() {
+  node_enter sh -c 'until systemctl is-active --quiet taskrun-local; do ! systemctl is-failed --quiet taskrun-local || exit 1; sleep 1; done'
+}
+
 test_release() {
   echo "$release: a fresh machine, $user's"
   [ "$rust" = fetch ] || echo "$release: with this machine's Rust: its way by rustup is not tried (see --rust fetch)"
@@ -156,6 +163,7 @@ test_release() {
   remember files
   step 'run' 1800 as "$user" "$run_command"
   step 'run again, nothing to do' 15 as "$user" "$run_command"
+  if at_boot; then step 'cloud enable' 30 as "$user" 'target/release/taskrun cloud enable'; fi
   step 'workload' 60 as "$user" "$workload_command write"
   if $own_postgres; then step 'its PostgreSQL is untouched' 10 postgres_is_untouched; fi
   step 'power cut and boot' 90 reboot_by_power_cut
@@ -163,6 +171,7 @@ test_release() {
     step "its PostgreSQL's data is there" 10 postgres_data_is_there
     postgres_state >"$run/postgres.before"
   fi
+  if at_boot; then step 'it is up, and nobody did anything' 300 unit_is_active; fi
   step 'resume' 300 as "$user" "$resume_command"
   step 'the workload is intact' 60 as "$user" "$workload_command check"
   step 'resume again, nothing to do' 1.5 as "$user" "$resume_command"
