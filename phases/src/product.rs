@@ -39,7 +39,7 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-3.1", |config| Ok(ObjectStoreTask::new(config)));
     plugins.add("CLOUD-3.2", |config| Ok(Postgres::new(config)));
     plugins.add("CLOUD-3.3", |config| Ok(MlflowTask::new(config)));
-    plugins.add("CLOUD-3.4", |_| Ok(ModelServingTask));
+    plugins.add("CLOUD-3.4", |config| Ok(ModelServingTask::new(config)));
     plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
     plugins.add("CLOUD-4.2", |config| Ok(DashboardsTask::new(config)));
     plugins.add("CLOUD-5.1", |config| Ok(TrainingTask::new(config)));

@@ -1,6 +1,7 @@
 //! The configuration: what is wanted. See `config/local.yaml` for the one that is used by default.
 
 mod dashboards;
+mod expose;
 mod gpu;
 mod hpc;
 mod load;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretSource;
 
 pub use dashboards::{ArchiveConfig, DashboardsConfig};
+pub use expose::{AuthConfig, ExposeConfig, TlsConfig};
 pub use gpu::GpuConfig;
 pub use hpc::{HpcConfig, HpcPrometheusConfig};
 pub use load::load;
@@ -77,6 +79,9 @@ pub struct Config {
     /// The performance test.
     #[serde(default)]
     pub performance: PerformanceConfig,
+    /// What is reached from other machines; by default nothing is.
+    #[serde(default)]
+    pub expose: Option<ExposeConfig>,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -200,6 +205,7 @@ impl Default for Config {
             dashboards: DashboardsConfig::default(),
             hpc: HpcConfig::default(),
             performance: PerformanceConfig::default(),
+            expose: None,
             secrets: BTreeMap::new(),
         }
     }

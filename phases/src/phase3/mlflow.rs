@@ -15,7 +15,7 @@ use taskrun_engine::process::Command;
 use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
 use crate::backup::guard;
-use crate::config::{Config, TrackingConfig};
+use crate::config::{Config, ExposeConfig, TrackingConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Database, Machine, ObjectStore, Platform, Tracking};
 use crate::platform::{Health, Local, Metrics, SecretEnv, SecretFiles, Service};
 use crate::tools::files;
@@ -60,6 +60,8 @@ pub struct MlflowTask {
 pub struct Settings {
     workers: u16,
     allowed_hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expose: Option<ExposeConfig>,
 }
 
 /// All that a verb works with.
@@ -100,14 +102,17 @@ impl MlflowTask {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
         let TrackingConfig { workers, allowed_hosts } = config.tracking.clone();
-        Self { settings: Settings { workers, allowed_hosts } }
+        Self { settings: Settings { workers, allowed_hosts, expose: config.expose.clone() } }
     }
 
     fn service(&self, place: &Place) -> Service {
         let port = place.machine.ports.tracking;
         let hosts = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-        let hosts = hosts.into_iter().chain(self.settings.allowed_hosts.iter().cloned()).collect::<Vec<_>>().join(",");
-        let command = [
+        let exposed = self.settings.expose.iter().flat_map(|expose| expose.hosts(port)).collect::<Vec<_>>();
+        let hosts = hosts.iter().chain(&self.settings.allowed_hosts).chain(&exposed).map(String::as_str);
+        let hosts = hosts.collect::<Vec<_>>().join(",");
+        let origins = exposed.iter().map(|host| format!("https://{host}")).collect::<Vec<_>>().join(",");
+        let mut command = vec![
             BaseRuntime::program(&place.runtime.mlflow_env, "mlflow").display().to_string(),
             "server".to_owned(),
             "--host=127.0.0.1".to_owned(),
@@ -119,6 +124,9 @@ impl MlflowTask {
             // Its worker processes add up their counters in files there.
             format!("--expose-prometheus={}", Local::temporary(&place.machine.home, SERVICE).join("metrics").display()),
         ];
+        if !origins.is_empty() {
+            command.push(format!("--cors-allowed-origins={origins}"));
+        }
         let bin = place.runtime.mlflow_env.join("bin").display().to_string();
         let env = [
             ("MLFLOW_S3_ENDPOINT_URL", place.store.endpoint.clone()),
@@ -138,7 +146,7 @@ impl MlflowTask {
             [(STORE_URI.to_owned(), uri), ("AWS_SECRET_ACCESS_KEY".to_owned(), place.key.secret.clone().into())];
         Service {
             name: SERVICE.to_owned(),
-            command: command.to_vec(),
+            command,
             env: env.map(|(name, value)| (name.to_owned(), value)).into(),
             secret_env: secret_env.into(),
             secret_files: SecretFiles::default(),

@@ -1,5 +1,6 @@
 //! Phase 3: the MLOps stack.
 
+mod gateway;
 pub(crate) mod mlflow;
 pub(crate) mod model_serving;
 mod object_store;

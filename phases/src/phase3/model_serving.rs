@@ -2,13 +2,14 @@
 //!
 //! Proof: a model that is trained on the spot, kept in MLflow with its artifact in the bucket, answers over V2 through
 //! the proxy with exactly the numbers that it gives in process; a model that is not there is told as such, soon; a name
-//! that nobody serves is answered with a reason. All of it is taken away again.
+//! that nobody serves is answered with a reason. All of it is taken away again. What the configuration exposes is reached
+//! from other machines through a [`gateway`], and nothing else is.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::fingerprint::Digest;
@@ -16,7 +17,9 @@ use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
 use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
+use super::gateway;
 use super::mlflow::forget_experiments;
+use crate::config::{Config, ExposeConfig};
 use crate::outputs::{
     Accelerators, BaseRuntime, Database, Machine, ModelRuntime, ModelServing, ObjectStore, Platform, Tracking,
 };
@@ -52,7 +55,15 @@ const IRIS: &str = "taskrun-proof-iris";
 const NOWHERE: &str = "taskrun-proof-nowhere";
 
 /// The task.
-pub struct ModelServingTask;
+pub struct ModelServingTask {
+    settings: Settings,
+}
+
+/// What it reads of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    expose: Option<ExposeConfig>,
+}
 
 /// The proxy's program.
 struct Haproxy {
@@ -71,6 +82,11 @@ pub(crate) struct Trained {
 }
 
 impl ModelServingTask {
+    /// The task for a configuration.
+    pub fn new(config: &Config) -> Self {
+        Self { settings: Settings { expose: config.expose.clone() } }
+    }
+
     /// The program on PATH if it has an exporter, else the distribution's, unpacked.
     async fn haproxy(&self, context: &Context, machine: &Machine) -> Result<Haproxy, Failure> {
         if let Some(program) = find_program(HAPROXY)
@@ -224,11 +240,15 @@ async fn ask(method: reqwest::Method, url: &str, body: Option<Value>) -> Result<
 
 #[async_trait]
 impl Task for ModelServingTask {
-    type Settings = ();
+    type Settings = Settings;
     type Output = ModelServing;
 
-    fn settings(&self) -> &() {
-        &()
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        self.settings.expose.iter().map(|_| gateway::PASSWORD.to_owned()).collect()
     }
 
     fn reads(&self) -> Vec<Read> {
@@ -245,7 +265,10 @@ impl Task for ModelServingTask {
     }
 
     fn assets(&self) -> Vec<(&'static str, &'static [u8])> {
-        vec![("haproxy.cfg", include_bytes!("../../assets/haproxy/haproxy.cfg"))]
+        vec![
+            ("haproxy.cfg", include_bytes!("../../assets/haproxy/haproxy.cfg")),
+            ("gateway.cfg", gateway::TEMPLATE.as_bytes()),
+        ]
     }
 
     fn footprint(&self) -> Footprint {
@@ -253,15 +276,18 @@ impl Task for ModelServingTask {
     }
 
     async fn check(&self, _view: &View) -> Vec<Problem> {
-        match find_program(HAPROXY).or_else(|| find_program("apt-get")) {
-            Some(_) => Vec::new(),
-            None => vec![Problem::new("there is neither `haproxy` nor `apt-get` to fetch it", "install HAProxy")],
-        }
+        let haproxy = find_program(HAPROXY).or_else(|| find_program("apt-get"));
+        let missing = match haproxy {
+            Some(_) => None,
+            None => Some(Problem::new("there is neither `haproxy` nor `apt-get` to fetch it", "install HAProxy")),
+        };
+        missing.into_iter().chain(self.settings.expose.as_ref().and_then(gateway::check)).collect()
     }
 
     async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {
-        let local = match view.output::<Machine>().and_then(|machine| Local::new(&machine)) {
-            Ok(local) => local,
+        let place = view.output::<Machine>().and_then(|machine| Ok((Local::new(&machine)?, machine)));
+        let (local, machine) = match place {
+            Ok(place) => place,
             Err(failure) => return Probe::CannotTell(failure.to_string()),
         };
         let services = local.services();
@@ -273,6 +299,10 @@ impl Task for ModelServingTask {
                 Probe::Holds => {}
                 other => return other,
             }
+        }
+        match gateway::probe(&local, &machine, self.settings.expose.as_ref()).await {
+            Probe::Holds => {}
+            other => return other,
         }
         if made.output.folder.is_dir() { Probe::Holds } else { Probe::Missing("its folder is gone".to_owned()) }
     }
@@ -294,6 +324,8 @@ impl Task for ModelServingTask {
         local.ensure(context, &serving::proxy::service(&setup)).await?;
         let controller = controller(&local, &setup)?;
         local.clone().as_owner().ensure(context, &controller).await?;
+        let program = gateway::Program { path: &haproxy.program, libraries: &haproxy.libraries };
+        gateway::apply(context, &machine, self.settings.expose.as_ref(), &program).await?;
         let ports = machine.ports;
         let metrics = |port: u16| format!("http://127.0.0.1:{port}/metrics");
         Ok(Applied::complete(ModelServing {
@@ -309,6 +341,7 @@ impl Task for ModelServingTask {
     fn proofs(&self) -> &'static [Proof] {
         const PROOFS: &[Proof] = &[
             Proof::quick("a name that nobody serves is answered with a reason"),
+            Proof::quick("other machines reach what is exposed, with a login, and nothing else"),
             Proof::safe("a model answers with the numbers that it gives in process"),
             Proof::safe("a model that is not there is told as such"),
         ];
@@ -326,6 +359,9 @@ impl Task for ModelServingTask {
                     true => Ok(()),
                     false => Err(Failure::permanent(format!("see an unknown model refused: it says {answer}"))),
                 };
+            }
+            "other machines reach what is exposed, with a login, and nothing else" => {
+                return gateway::prove(view, &view.output()?, self.settings.expose.as_ref()).await;
             }
             "a model answers with the numbers that it gives in process" => {
                 client.delete(IRIS).await.map_err(failure)?;
@@ -355,6 +391,7 @@ impl Task for ModelServingTask {
                 local.remove(context, &replica.name).await?;
             }
             local.remove(context, PROXY).await?;
+            gateway::destroy(context, &machine).await?;
             files::remove(&machine.sockets.join(HAPROXY))?;
         }
         let services = state.join("services");

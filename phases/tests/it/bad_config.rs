@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::program::Stand;
 
-const BROKEN: [(&str, &str); 18] = [
+const BROKEN: [(&str, &str); 20] = [
     ("empty", ""),
     ("blank", "\n\n  \n"),
     ("only-a-comment", "# nothing\n"),
@@ -21,6 +21,8 @@ const BROKEN: [(&str, &str); 18] = [
     ("bad-name", "version: 1\nname: ../etc\n"),
     ("two-on-one-port", "version: 1\nname: local\nports: {tracking: 9000}\n"),
     ("literal-secret", "version: 1\nname: local\nsecrets: {mine: hunter2secret}\n"),
+    ("exposed-everywhere", "version: 1\nname: local\nexpose: {address: 0.0.0.0}\n"),
+    ("exposed-nowhere", "version: 1\nname: local\nexpose: {adress: 192.0.2.1}\n"),
     ("broken-yaml", "version: 1\nname: [local\n"),
     (
         "alias-bomb",

@@ -8,6 +8,7 @@ mod cli;
 mod dashboards;
 mod detached;
 mod embedded;
+mod expose;
 mod federation;
 mod full_disk;
 mod local;
