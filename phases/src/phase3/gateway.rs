@@ -85,6 +85,7 @@ pub(super) async fn apply(
         None => own_certificate(expose, &certificate(machine))?,
     };
     files::service_file(&certificate(machine), &machine.service_user, &pem)?;
+    files::public_file(&folder.join("ca.pem"), public(&pem))?;
     let configuration = configuration(machine, expose);
     files::service_file(&folder.join("haproxy.cfg"), &machine.service_user, &configuration)?;
     let digest = Digest::of([&*configuration, &pem].concat().as_bytes()).to_string();
@@ -224,7 +225,7 @@ fn wanted_certificate(expose: &ExposeConfig) -> Result<Option<String>, Failure> 
     };
     let certificate = read("certificate", &tls.certificate, "-----BEGIN CERTIFICATE-----")?;
     let key = read("key", &tls.key, "PRIVATE KEY-----")?;
-    Ok(Some(format!("{}\n{}", certificate.trim_end(), key)))
+    Ok(Some(format!("{}\n{key}", certificate.trim_end())))
 }
 
 /// A certificate that vouches for itself: the one that is there, if it has these names.
@@ -238,6 +239,15 @@ fn own_certificate(expose: &ExposeConfig, present: &Path) -> Result<String, Fail
     let made = rcgen::generate_simple_self_signed(names)
         .map_err(|error| Failure::caused(Persistence::Permanent, "make a certificate", &error))?;
     Ok(format!("{head}{}{}", made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+/// The certificates alone, which clients may know.
+fn public(pem: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    match (pem.find("-----BEGIN CERTIFICATE-----"), pem.rfind(END)) {
+        (Some(begin), Some(end)) => &pem[begin..end + END.len()],
+        _ => "",
+    }
 }
 
 /// The address of a line of `/proc/net/tcp` whose socket listens (proc_net_tcp(5)).
@@ -281,7 +291,9 @@ mod tests {
         let file = folder.path().join("certificate.pem");
         let mut expose: ExposeConfig = serde_json::from_value(json!({"address": "192.0.2.1"})).unwrap();
         let first = own_certificate(&expose, &file).unwrap();
-        assert!(first.contains("BEGIN CERTIFICATE") && first.contains("PRIVATE KEY"), "{first}");
+        assert!(first.contains("PRIVATE KEY"), "{first}");
+        let public = public(&first);
+        assert!(public.starts_with("-----BEGIN CERTIFICATE-----") && !public.contains("PRIVATE"), "{public}");
         fs::write(&file, &first).unwrap();
         assert_eq!(own_certificate(&expose, &file).unwrap(), first);
         expose.names.push("cloud.example.org".to_owned());

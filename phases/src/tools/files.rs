@@ -32,6 +32,15 @@ pub fn service_file(path: &Path, user: &ServiceUser, text: &str) -> Result<(), F
     give(path, user, 0o600)
 }
 
+/// Writes a file that everybody may read.
+///
+/// # Errors
+/// It cannot be written.
+pub fn public_file(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|error| failure("write", path, &error))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(|error| failure("open up", path, &error))
+}
+
 /// Removes a file, or a folder with all that is in it; that there is none is fine.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ fn other_machines_reach_what_is_exposed_and_nothing_else() {
     configure(&stand, &base, "expose: {address: 127.0.0.2, names: [cloud.test]}\n");
     let told = stand.ok(&UNTIL).err;
     assert!(told.contains(&format!("https://127.0.0.2:{port}")) && told.contains("gateway-password"), "{told}");
-    let certificate = state.join("services/gateway/certificate.pem").display().to_string();
+    let certificate = state.join("services/gateway/ca.pem").display().to_string();
     let login = format!("operator:{}", password(&state));
     let trusted = ["--cacert", &*certificate];
     assert_eq!(status(&trusted, &exposed), "401");
