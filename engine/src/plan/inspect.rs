@@ -163,12 +163,10 @@ impl Looked<'_> {
     }
 
     fn secret(&mut self, name: &str) {
-        // The user's own may have changed since it was last fetched; one that does not exist yet is made by the task
-        // itself, as version 1.
+        // The user's own may have changed since it was last fetched; one that does not exist yet is made by the task.
         let own = self.world.sources.iter().find(|(own, _)| own == name);
         let own = own.and_then(|(_, source)| self.world.secrets.preview(name, source).ok());
-        let known = || self.world.secrets.present(name).map(|(reference, _)| reference);
-        let version = own.or_else(known).map_or(1, |reference| reference.version);
+        let version = own.map_or_else(|| self.world.secrets.expected(name), |reference| reference.version);
         self.parts.secrets.insert(name.to_owned(), version);
     }
 

@@ -107,6 +107,12 @@ impl SecretStore {
         self.set(name, value.clone()).map(|reference| (reference, value))
     }
 
+    /// The present version of the secret `name`; where there is none, the one that it will be made as.
+    pub(crate) fn expected(&self, name: &str) -> u32 {
+        let contents = self.contents();
+        contents.secrets.get(name).map_or_else(|| next_version(&contents, name), |entry| entry.version)
+    }
+
     /// The version that [`SecretStore::resolve`] would give, without writing anything: for a dry run.
     ///
     /// # Errors

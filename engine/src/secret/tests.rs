@@ -79,7 +79,9 @@ fn a_version_belongs_to_one_value() {
     assert!(matches!(store.get(&first), Err(SecretError::Unknown(_))));
     assert!(matches!(store.rotate("a"), Err(SecretError::Unknown(_))));
     let store = open(&path).unwrap();
+    assert_eq!((store.expected("a"), store.expected("b")), (4, 1), "that is what a plan counts on");
     assert_eq!(store.get_or_generate("a", &Policy::default()).unwrap().0, reference("a", 4), "no version comes again");
+    assert_eq!(store.expected("a"), 4);
 }
 
 #[test]

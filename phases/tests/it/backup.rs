@@ -266,7 +266,7 @@ fn the_schema_of_an_older_mlflow_is_upgraded_only_with_a_backup() {
 /// Runs the `uv` that the product uses.
 fn uv(stand: &Stand, args: &[&str]) {
     let uv = json(stand, &["output", "CLOUD-1.1", "uv", "--json"]);
-    let ran = Command::new(uv.as_str().unwrap()).args(args).env_remove("VIRTUAL_ENV").output().unwrap();
+    let ran = Command::new(uv["path"].as_str().unwrap()).args(args).env_remove("VIRTUAL_ENV").output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
