@@ -133,7 +133,9 @@ pub(crate) async fn restore(args: &ArgMatches, session: &Session) -> Result<u8, 
     let started = start(&local).await;
     let restored = restored.map_err(|error| failed(&error))?;
     What::Restoring.forget(&session.state).map_err(|error| failed(&error))?;
-    What::Newest.write(&session.state, &this).map_err(|error| failed(&error))?;
+    // It has all that is there now, whenever it was taken.
+    let newest = Remembered { taken: jiff::Timestamp::now(), ..this };
+    What::Newest.write(&session.state, &newest).map_err(|error| failed(&error))?;
     started?;
     print(&format!(
         "restored {environment} as of {taken}: {} objects sent, {} there already, {} deleted; all compared\n",
@@ -141,6 +143,10 @@ pub(crate) async fn restore(args: &ArgMatches, session: &Session) -> Result<u8, 
         objects.len() - restored.sent,
         restored.deleted
     ))?;
+    let tracking: Option<Tracking> = session.output(&checkpoint);
+    if tracking.is_some_and(|tracking| tracking.schema != manifest.database.schema) {
+        say("the backup has the schema of another version of MLflow; see that it is brought up: taskrun resume");
+    }
     Ok(exit::OK)
 }
 

@@ -221,6 +221,9 @@ pub struct Tracking {
     pub version: String,
     /// The bucket that artifacts land in.
     pub artifact_bucket: String,
+    /// The revision of the database's schema.
+    #[serde(default)]
+    pub schema: Option<String>,
 }
 
 impl Output for Tracking {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
-use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Traces};
+use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
 use crate::backup::guard;
 use crate::config::{Config, ExposeConfig, TrackingConfig};
@@ -20,6 +20,7 @@ use crate::outputs::{AccessKey, BaseRuntime, Database, Machine, ObjectStore, Pla
 use crate::platform::{Health, Local, Metrics, SecretEnv, SecretFiles, Service};
 use crate::tools::files;
 use crate::tools::mlflow::{Mlflow, MlflowError};
+use crate::tools::postgres::{PostgresError, Snapshot};
 use crate::tools::s3::S3;
 use crate::tools::scratch::Scratch;
 
@@ -177,6 +178,14 @@ impl MlflowTask {
         view.command(scratch.home_of(command)).await.map(|_| ())
     }
 
+    /// The revision of the schema.
+    async fn schema(view: &View, place: &Place) -> Result<Option<String>, PostgresError> {
+        let Database { host, port, user, database, password, .. } = &place.database;
+        // Without it the login fails, and says so.
+        let password = view.secrets().get(password).map_or_else(|_| String::new(), |secret| secret.expose().to_owned());
+        Snapshot::hold(host, *port, user, &password, database).await?.mlflow_schema().await
+    }
+
     /// Brings the schema to this MLflow's, which its workers would race for. There is no way back: data of another
     /// version is touched only where there is a backup of it.
     async fn migrate(context: &Context, place: &Place) -> Result<(), Failure> {
@@ -278,11 +287,24 @@ impl Task for MlflowTask {
         vec![("mlflow_admin.py", ADMIN.as_bytes())]
     }
 
-    async fn probe(&self, view: &View, _made: &Made<Self>) -> Probe {
+    async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {
         let place = Place::new(view).and_then(|place| Ok((Local::new(&place.machine)?, place)));
-        match place {
-            Ok((local, place)) => local.probe(&self.service(&place)).await,
-            Err(failure) => Probe::CannotTell(failure.to_string()),
+        let (local, place) = match place {
+            Ok(place) => place,
+            Err(failure) => return Probe::CannotTell(failure.to_string()),
+        };
+        match local.probe(&self.service(&place)).await {
+            Probe::Holds => {}
+            other => return other,
+        }
+        // A restored backup may have the schema of an older version.
+        match (Self::schema(view, &place).await, &made.output.schema) {
+            (Ok(found), Some(made)) if found.as_ref() != Some(made) => {
+                let found = found.unwrap_or_else(|| "none".to_owned());
+                Probe::Drifted(vec![Drift::new("schema", made.as_str(), found)])
+            }
+            (Err(error), _) => Probe::CannotTell(error.to_string()),
+            _ => Probe::Holds,
         }
     }
 
@@ -294,7 +316,8 @@ impl Task for MlflowTask {
         Local::new(&place.machine)?.ensure(context, &self.service(&place)).await?;
         let version = Mlflow::new(&place.url).map_err(failure)?.version().await.map_err(failure)?;
         let version = version.trim().to_owned();
-        Ok(Applied::complete(Tracking { tracking_url: place.url, version, artifact_bucket: BUCKET.to_owned() }))
+        let schema = Self::schema(context, &place).await.map_err(database)?;
+        Ok(Applied::complete(Tracking { tracking_url: place.url, version, artifact_bucket: BUCKET.to_owned(), schema }))
     }
 
     fn proofs(&self) -> &'static [Proof] {
@@ -334,6 +357,11 @@ impl Task for MlflowTask {
 fn failure(error: MlflowError) -> Failure {
     let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
     Failure::caused(persistence, "work with MLflow", &error)
+}
+
+fn database(error: PostgresError) -> Failure {
+    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
+    Failure::caused(persistence, "look into the database", &error)
 }
 
 fn store(error: crate::tools::s3::S3Error) -> Failure {

@@ -256,11 +256,9 @@ impl Superuser {
     pub async fn digest_rows(&self) -> Result<String, PostgresError> {
         let rows = format!("SELECT md5(string_agg(n || text, ',' ORDER BY n)) FROM {PROOF_TABLE}");
         let digest: Option<String> = self.0.query_one(&rows, &[]).await.map_err(failed("read rows"))?.get(0);
-        const TABLES: &str = "SELECT string_agg(table_name || '=' || (xpath('/row/c/text()', query_to_xml(\
-             format('SELECT count(*) AS c FROM %I.%I', table_schema, table_name), false, true, '')))[1]::text, ',' \
-             ORDER BY table_name) FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'";
-        let counts: Option<String> = self.0.query_one(TABLES, &[]).await.map_err(failed("count rows"))?.get(0);
-        Ok(format!("{} {}", digest.unwrap_or_default(), counts.unwrap_or_default()))
+        let counts = snapshot::rows(&self.0).await?;
+        let counts = counts.iter().map(|(table, rows)| format!("{table}={rows}")).collect::<Vec<_>>().join(",");
+        Ok(format!("{} {counts}", digest.unwrap_or_default()))
     }
 
     /// Drops the table of the proofs.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::embedded::{CleanUp, json, kill, pid_of, stand};
+use crate::embedded::{CleanUp, json, kill, no_secret_is_told, pid_of, stand};
 use crate::program::Stand;
 
 /// The tasks whose checks fail.
@@ -52,6 +52,7 @@ fn what_is_broken_fails_its_own_checks_and_no_others() {
     let _clean = CleanUp(&stand);
     stand.ok(&["run"]);
     assert_eq!(failing(&stand), BTreeSet::new());
+    no_secret_is_told(&state);
 
     let services = [
         ("CLOUD-3.1", "minio"),

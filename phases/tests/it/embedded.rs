@@ -65,3 +65,20 @@ pub(crate) fn pid_of(stand: &Stand, service: &str) -> u64 {
 pub(crate) fn kill(pid: u64) {
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }
+
+/// No secret stands in any file but the secrets file, nor in a command line. The runtimes are other people's programs.
+pub(crate) fn no_secret_is_told(state: &Path) {
+    let file = state.join("secrets.json");
+    let secrets: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let values: Vec<String> =
+        secrets["secrets"].as_object().unwrap().values().map(|s| s["value"].as_str().unwrap().to_owned()).collect();
+    assert!(values.len() >= 5);
+    for value in &values {
+        let search = ["-rlF", "--binary-files=text", "--exclude-dir=runtime", value];
+        let found = Command::new("grep").args(search).arg(state).output().unwrap();
+        let files = String::from_utf8(found.stdout).unwrap();
+        assert_eq!(files.trim(), file.display().to_string(), "a secret stands in {files}");
+        let lines = Command::new("sh").args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null"]).output().unwrap().stdout;
+        assert!(!String::from_utf8_lossy(&lines).contains(value.as_str()), "a secret stands in a command line");
+    }
+}

@@ -78,7 +78,7 @@ fn other_machines_reach_what_is_exposed_and_nothing_else() {
     // An address that this machine does not have.
     configure(&stand, &base, "expose: {address: 192.0.2.7}\n");
     let refused = stand.run(&UNTIL);
-    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert_eq!(refused.code, Some(2), "{}", refused.err);
     assert!(refused.err.contains("192.0.2.7"), "{}", refused.err);
 
     configure(&stand, &base, "");

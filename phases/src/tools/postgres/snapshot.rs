@@ -43,16 +43,7 @@ impl Snapshot {
     /// # Errors
     /// The server refuses.
     pub async fn rows(&self) -> Result<BTreeMap<String, i64>, PostgresError> {
-        const WHAT: &str = "count rows";
-        const TABLES: &str = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
-        let mut rows = BTreeMap::new();
-        for table in self.client.query(TABLES, &[]).await.map_err(failed(WHAT))? {
-            let table: String = table.get(0);
-            let count = format!("SELECT count(*) FROM public.{}", identifier(&table));
-            let count = self.client.query_one(&count, &[]).await.map_err(failed(WHAT))?.get(0);
-            rows.insert(table, count);
-        }
-        Ok(rows)
+        rows(&self.client).await
     }
 
     /// The revision of MLflow's schema; nothing where there is none.
@@ -92,4 +83,18 @@ impl Snapshot {
         let row = self.client.query_opt(QUERY, &[&name]).await;
         Ok(row.map_err(failed(format!("look for the table {name}")))?.is_some())
     }
+}
+
+/// The number of rows of each table in the schema `public`.
+pub(super) async fn rows(client: &Client) -> Result<BTreeMap<String, i64>, PostgresError> {
+    const WHAT: &str = "count rows";
+    const TABLES: &str = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
+    let mut rows = BTreeMap::new();
+    for table in client.query(TABLES, &[]).await.map_err(failed(WHAT))? {
+        let table: String = table.get(0);
+        let count = format!("SELECT count(*) FROM public.{}", identifier(&table));
+        let count = client.query_one(&count, &[]).await.map_err(failed(WHAT))?.get(0);
+        rows.insert(table, count);
+    }
+    Ok(rows)
 }
