@@ -63,7 +63,8 @@ pub(crate) fn pid_of(stand: &Stand, service: &str) -> u64 {
 
 /// Ends a process at once.
 pub(crate) fn kill(pid: u64) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
 }
 
 /// No secret stands in any file but the secrets file, nor in a command line. The runtimes are other people's programs.

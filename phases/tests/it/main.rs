@@ -11,6 +11,7 @@ mod embedded;
 mod expose;
 mod federation;
 mod full_disk;
+mod load;
 mod local;
 mod minio;
 mod model_sync;

@@ -89,7 +89,7 @@ fn a_killed_holder_is_recognised_even_if_its_child_lives_on() {
     let lock = Lock::acquire(dir.path(), "resume").unwrap();
     assert!(Path::new(&format!("/proc/{grandchild}")).exists(), "the grandchild outlived its parent");
     assert_eq!(lock.predecessor(), Some(&refused));
-    Command::new("kill").args(["-9", &grandchild]).status().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(grandchild.parse().unwrap()), nix::sys::signal::SIGKILL).unwrap();
 }
 
 /// Starts a process that takes the lock, and in turn starts one that sleeps; returns it and the sleeper's pid.
