@@ -17,6 +17,7 @@ mod minio;
 mod model_sync;
 mod monitoring;
 mod pipes;
+mod preflight;
 mod program;
 mod retries;
 mod serving;
