@@ -56,7 +56,7 @@ fn dispatch(product: &'static dyn Product, matches: &clap::ArgMatches) -> Result
         VerbArgs::Destroy(args) => runtime()?.block_on(destroy::destroy(product, &global, args)),
         VerbArgs::Check(args) => runtime()?.block_on(plan::check(&open(Purpose::default())?, &args)),
         VerbArgs::Recover(args) => runtime()?.block_on(recover::recover(&open(Purpose::default())?, &args)),
-        VerbArgs::Status(args) => status::status(&open(Purpose::default())?, &args),
+        VerbArgs::Status(args) => status::status(product, &open(Purpose::default())?, &args),
         VerbArgs::List(args) => inspect::list(&open(Purpose::default())?, &args),
         VerbArgs::Graph(args) => inspect::graph(product, &global, &args),
         VerbArgs::Logs(args) => logs::logs(&open(Purpose::default())?, &args),

@@ -46,7 +46,7 @@ pub trait Product: Send + Sync {
         Err(CliError::usage(format!("no verb is called `{name}`")))
     }
 
-    /// What is said at the end of a run that succeeded: where everything is.
+    /// What is said at the end of a run that succeeded, and by `status`: where everything is.
     fn farewell(&self, _session: &Session, _checkpoint: &crate::checkpoint::Checkpoint) -> Option<String> {
         None
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::args::JsonArgs;
 use super::error::CliError;
 use super::main::print;
+use super::product::Product;
 use super::session::Session;
 use super::show;
 use crate::TaskId;
@@ -14,7 +15,7 @@ use crate::checkpoint::{Status, TaskState};
 /// The version of the JSON.
 const VERSION: u32 = 1;
 
-pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError> {
+pub(super) fn status(product: &dyn Product, session: &Session, args: &JsonArgs) -> Result<u8, CliError> {
     let (checkpoint, driven) = session.observe()?;
     let mut ids: Vec<TaskId> =
         session.world.graph.indices().map(|index| session.world.graph[index].id.clone()).collect();
@@ -63,7 +64,11 @@ pub(super) fn status(session: &Session, args: &JsonArgs) -> Result<u8, CliError>
             state.map_or_else(|| "never run".to_owned(), reason) + orphan,
         ]);
     }
-    print(&redactor.redact_str(&show::table(&rows)))
+    let mut text = show::table(&rows);
+    if let Some(where_it_is) = product.farewell(session, &checkpoint) {
+        text.push_str(&format!("\n{where_it_is}\n"));
+    }
+    print(&redactor.redact_str(&text))
 }
 
 /// What a task does now, while its run is `driven` or after that: an attempt whose program is gone was interrupted.
