@@ -69,15 +69,12 @@ impl Unit {
         let absolute = |path: &Path| std::path::absolute(path).map_err(failed);
         let graph = absolute(&session.graph_file)?;
         let state = absolute(session.state.parent().unwrap_or(&session.state))?;
-        let program = [
-            std::env::current_exe().map_err(failed)?,
-            "--config".into(),
-            absolute(&session.config_file)?,
-            "--graph".into(),
-            graph.clone(),
-            "--state-dir".into(),
-            state,
-        ];
+        let mut program = vec![std::env::current_exe().map_err(failed)?];
+        // Where there is none the defaults are taken, unless somebody asks for it.
+        if session.config_file.is_file() {
+            program.extend(["--config".into(), absolute(&session.config_file)?]);
+        }
+        program.extend(["--graph".into(), graph.clone(), "--state-dir".into(), state]);
         let program = program.iter().map(|word| word.display().to_string()).collect();
         let folder = graph.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self { environment: session.identity.environment.clone(), manager: Manager::own(), program, folder })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use tokio::sync::{Semaphore, mpsc};
@@ -20,6 +21,9 @@ use super::schedule::Schedule;
 
 /// How many requests may be without an answer at once; each may need a connection of its own.
 pub const MOST_IN_FLIGHT: usize = 1000;
+
+/// How many files the program may then have open: two for a connection whose server is in the same process, and others.
+const OPEN_FILES: u64 = 4096;
 
 /// The longest pause in which it is not noticed that the test was asked to stop.
 const NAP: Duration = Duration::from_millis(100);
@@ -91,7 +95,15 @@ fn client() -> Result<Client, LoadError> {
     client.pool_max_idle_per_host(MOST_IN_FLIGHT).build().map_err(LoadError::Client)
 }
 
+/// Raises the soft limit of open files, which is 1024 on many systems, as far as the hard one lets it.
+fn allow_open_files() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = OPEN_FILES.min(hard);
+    if soft < wanted { setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) } else { Ok(()) }
+}
+
 fn run_here(request: Request, schedule: &Schedule, control: &Control) -> Result<Vec<Sample>, LoadError> {
+    allow_open_files().map_err(|error| LoadError::Start(error.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(LoadError::Start)?;
     let client = client()?;
     let (sender, mut received) = mpsc::unbounded_channel();

@@ -65,11 +65,11 @@ impl OperatorCliTask {
         let bin = self.settings.program.parent().unwrap_or(Path::new("/"));
         let mut text =
             String::from("# Made by taskrun: source it for the commands and endpoints of this environment.\n");
-        for (name, path) in [
-            ("TASKRUN_CONFIG", self.settings.config.as_path()),
-            ("TASKRUN_GRAPH", &view.graph_dir().join("graph.yaml")),
-            ("TASKRUN_STATE_DIR", root),
-        ] {
+        let graph = view.graph_dir().join("graph.yaml");
+        // Where there is none the defaults are taken, unless somebody asks for it.
+        let config = self.settings.config.is_file().then_some(("TASKRUN_CONFIG", self.settings.config.as_path()));
+        for (name, path) in config.into_iter().chain([("TASKRUN_GRAPH", graph.as_path()), ("TASKRUN_STATE_DIR", root)])
+        {
             text.push_str(&format!("export {name}={}\n", quote(path)));
         }
         text.push_str(&format!("PATH={}:\"$PATH\"\n", quote(bin)));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::registry::{BadParameters, Instance};
-use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Proof, Read, Task, Traces};
+use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
 use crate::outputs::{BaseRuntime, Machine, PythonEnvironment};
 use crate::tools::scratch::Scratch;
@@ -120,6 +120,15 @@ impl Task for PythonEnvironmentTask {
         Footprint { download_mib, disk_mib }
     }
 
+    async fn check(&self, view: &View) -> Vec<Problem> {
+        let file = self.settings.parameters.requirements.as_ref().map(|file| view.graph_dir().join(file));
+        let missing = file.filter(|file| !file.is_file()).map(|file| {
+            let hint = "make it from a list of packages: uv pip compile --generate-hashes LIST --output-file FILE";
+            Problem::new(format!("requirements: there is no {}", file.display()), hint)
+        });
+        missing.into_iter().collect()
+    }
+
     async fn probe(&self, _view: &View, made: &Made<Self>) -> Probe {
         let program = made.output.program("python");
         if program.is_file() { Probe::Holds } else { Probe::Missing(format!("no program {}", program.display())) }
@@ -129,7 +138,15 @@ impl Task for PythonEnvironmentTask {
         let (machine, runtime): (Machine, BaseRuntime) = (context.output()?, context.output()?);
         let locked = self.requirements(context)?;
         let folder = self.folder(&machine);
-        let folder = python::environment(context, &runtime.uv, &runtime.python, &folder, &locked).await?;
+        let made = python::environment(context, &runtime.uv, &runtime.python, &folder, &locked).await;
+        let source = self.settings.parameters.requirements.as_ref().map(|file| file.display().to_string());
+        let hint = match source {
+            Some(file) => {
+                format!("correct {file}: each package with its version and hashes, as uv pip compile makes it")
+            }
+            None => "see whether the package index is reached, and whether there is room on the disk".to_owned(),
+        };
+        let folder = made.map_err(|failure| if failure.hint.is_none() { failure.with_hint(hint) } else { failure })?;
         Ok(Applied::complete(PythonEnvironment { folder, python: runtime.python.version }))
     }
 
@@ -146,7 +163,8 @@ impl Task for PythonEnvironmentTask {
             .args(["-I", "-c", &imports.collect::<String>()])
             .dir("/")
             .timeout(IMPORT_TIMEOUT);
-        view.command(scratch.home_of(command)).await.map(|_| ())
+        let hint = "`imports` names modules that its packages bring";
+        view.command(scratch.home_of(command)).await.map(|_| ()).map_err(|failure| failure.with_hint(hint))
     }
 
     async fn destroy(&self, context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {

@@ -56,14 +56,14 @@ impl PlatformUp {
         if stale > 0 {
             context.say(format!("ended {stale} processes that outlived the last supervisor"));
         }
-        let failed =
-            |error: std::io::Error| Failure::caused(Persistence::Permanent, "configure the supervisor", &error);
         let socket = Local::socket(machine);
         match fs::remove_file(&socket) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(files::failure("remove", &socket, &error));
+            }
             _ => {}
         }
-        let file = local.write_configuration(machine, &self.settings.environment).map_err(failed)?;
+        let file = local.write_configuration(machine, &self.settings.environment)?;
         let runtime: BaseRuntime = context.output()?;
         let log = local.folder().join("start.log");
         let supervisord = Command::new(BaseRuntime::program(&runtime.platform_env, "supervisord"))

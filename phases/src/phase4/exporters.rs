@@ -56,18 +56,27 @@ pub(super) fn tasks_exporter(name: &str, machine: &Machine, local: &Local) -> Se
     Service { metrics: vec![Metrics::of_port("taskrun", port)], ..service }
 }
 
+/// The file systems that are no disks: those that node exporter leaves out by itself, but for overlays.
+const NO_DISKS: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$";
+
 /// A node exporter.
 pub(crate) fn node_exporter(name: &str, port: u16, folder: &Path, programs: &MonitoringPrograms) -> Service {
     let url = format!("http://127.0.0.1:{port}");
+    let mut command = vec![
+        programs.node_exporter.display().to_string(),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        // Debian's looks for a folder of files and a system bus, which need not be there.
+        "--no-collector.textfile".to_owned(),
+        "--no-collector.systemd".to_owned(),
+    ];
+    // In a container the root is often an overlay, and there is no other disk; elsewhere overlays are other containers'.
+    if nix::sys::statfs::statfs("/").is_ok_and(|root| root.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC)
+    {
+        command.push(format!("--collector.filesystem.fs-types-exclude={NO_DISKS}"));
+    }
     Service {
         name: name.to_owned(),
-        command: vec![
-            programs.node_exporter.display().to_string(),
-            format!("--web.listen-address=127.0.0.1:{port}"),
-            // Debian's looks for a folder of files and a system bus, which need not be there.
-            "--no-collector.textfile".to_owned(),
-            "--no-collector.systemd".to_owned(),
-        ],
+        command,
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
         secret_files: SecretFiles::default(),

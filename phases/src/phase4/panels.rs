@@ -103,7 +103,13 @@ async fn prove_target(
             None => Err(format!("`{expression}` has no series")),
         }
     };
-    view.wait_until(&format!("the panel {name}"), SHOW_TIMEOUT, shown).await?;
+    let waited = view.wait_until(&format!("the panel {name}"), SHOW_TIMEOUT, shown).await;
+    // A series that did not come in several scrapes comes with the next attempt as little.
+    waited.map_err(|failure| match failure.persistence {
+        Persistence::Transient => Failure { persistence: Persistence::Permanent, ..failure }
+            .with_hint("see whether its source is scraped: taskrun open prometheus, Status, Targets"),
+        _ => failure,
+    })?;
     match settled.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Err(error) => Err(Failure::caused(Persistence::Permanent, format!("evaluate the panel {name}"), &error)),
         Ok(Some(why)) => {

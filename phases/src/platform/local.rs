@@ -74,13 +74,16 @@ impl Local {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write_configuration(&self, machine: &Machine, environment: &str) -> io::Result<PathBuf> {
-        fs::create_dir_all(self.folder.join("conf.d"))?;
-        fs::create_dir_all(self.folder.join("services"))?;
-        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
+    pub fn write_configuration(&self, machine: &Machine, environment: &str) -> Result<PathBuf, Failure> {
+        for folder in ["conf.d", "services"].map(|name| self.folder.join(name)) {
+            fs::create_dir_all(&folder).map_err(|error| files::failure("make", &folder, &error))?;
+        }
+        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))
+            .map_err(|error| files::failure("protect", &self.folder, &error))?;
         let file = self.folder.join("supervisord.conf");
-        fs::write(&file, main_config(&self.folder, &Self::socket(machine), environment))?;
-        self.keep_own_program()?;
+        fs::write(&file, main_config(&self.folder, &Self::socket(machine), environment))
+            .map_err(|error| files::failure("write", &file, &error))?;
+        self.keep_own_program().map_err(|error| files::failure("copy this program to", &self.own_program(), &error))?;
         Ok(file)
     }
 
@@ -115,7 +118,7 @@ impl Local {
     /// It does not run or serve in time; the last lines of its log are told.
     pub async fn ensure(&self, view: &View, service: &Service) -> Result<(), Failure> {
         // An older program may have brought the platform up.
-        self.keep_own_program().map_err(|error| disk("copy this program to", &self.own_program(), &error))?;
+        self.keep_own_program().map_err(|error| files::failure("copy this program to", &self.own_program(), &error))?;
         let changed = self.describe(view.secrets().path(), service)?;
         let reloaded = self.supervisor.reload().await.map_err(failure)?;
         let known = self.supervisor.process(&service.name).await.map_err(failure)?;
@@ -175,7 +178,9 @@ impl Local {
         }
         for file in [self.program_file(name), self.launch_file(name)] {
             match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk("remove", &file, &error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(files::failure("remove", &file, &error));
+                }
                 _ => {}
             }
         }
@@ -361,12 +366,10 @@ fn write_if_changed(file: &Path, text: &str) -> Result<bool, Failure> {
         return Ok(false);
     }
     let new = file.with_extension("new");
-    fs::write(&new, text).and_then(|()| fs::rename(&new, file)).map_err(|error| disk("write", file, &error))?;
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, file))
+        .map_err(|error| files::failure("write", file, &error))?;
     Ok(true)
-}
-
-fn disk(what: &str, file: &Path, error: &io::Error) -> Failure {
-    Failure::caused(Persistence::Permanent, format!("{what} {}", file.display()), error)
 }
 
 /// The last lines of a file.

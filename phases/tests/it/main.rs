@@ -9,6 +9,7 @@ mod dashboards;
 mod detached;
 mod embedded;
 mod expose;
+mod faults;
 mod federation;
 mod full_disk;
 mod load;
