@@ -16,7 +16,7 @@ use crate::config::{self, Config};
 use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
-use crate::phase3::{MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
+use crate::phase3::{ExternalDatabase, ExternalObjectStore, MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
 use crate::phase5::{DocumentationTask, TrainingTask};
 use crate::phase6::{FederationTask, ModelTransferTask, PerformanceTask};
@@ -36,8 +36,16 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-1.2", |_| Ok(ModelRuntimeTask));
     plugins.add("CLOUD-2.1", |config| Ok(PlatformUp::new(config)));
     plugins.add("CLOUD-2.2", |config| Ok(GpuTask::new(config)));
-    plugins.add("CLOUD-3.1", |config| Ok(ObjectStoreTask::new(config)));
-    plugins.add("CLOUD-3.2", |config| Ok(Postgres::new(config)));
+    match config.external.object_store.clone() {
+        Some(given) => {
+            plugins.add("CLOUD-3.1", move |config| Ok(ExternalObjectStore::new(&given, &config.object_store)));
+        }
+        None => plugins.add("CLOUD-3.1", |config| Ok(ObjectStoreTask::new(config))),
+    }
+    match config.external.database.clone() {
+        Some(given) => plugins.add("CLOUD-3.2", move |_| Ok(ExternalDatabase::new(&given))),
+        None => plugins.add("CLOUD-3.2", |config| Ok(Postgres::new(config))),
+    }
     plugins.add("CLOUD-3.3", |config| Ok(MlflowTask::new(config)));
     plugins.add("CLOUD-3.4", |config| Ok(ModelServingTask::new(config)));
     plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));

@@ -57,7 +57,7 @@ node_boot() {
     state=$([ -z "$leader" ] || node_enter systemctl is-system-running 2>/dev/null || true)
     case $state in
       running) return ;;
-      degraded) echo 'a unit of the node failed to start' >&2; node_enter systemctl --failed --no-pager >&2; return 1 ;;
+      degraded) echo 'a unit of the node failed to start' >&2; node_enter systemctl --failed --no-pager >&2; node_enter journalctl --no-pager --boot --lines=40 >&2; return 1 ;;
     esac
     if [ "$SECONDS" -ge "$deadline" ] || ! kill -0 "$nspawn" 2>/dev/null; then
       echo "the node did not boot; its console:" >&2

@@ -28,9 +28,7 @@ pub(super) struct Reference {
 
 /// The tables of the database as its owner sees them now, whatever others write.
 pub(super) async fn snapshot(site: &Site) -> Result<Snapshot, BackupError> {
-    let database = &site.database;
-    Ok(Snapshot::hold(&database.host, database.port, &database.user, site.password.expose(), &database.database)
-        .await?)
+    Ok(Snapshot::hold(&site.database.login(&site.password)).await?)
 }
 
 /// Dumps what `snapshot` sees into `file`.
@@ -73,7 +71,7 @@ pub(super) async fn restore(site: &Site, file: &Path) -> Result<(), BackupError>
         .args(["--schema=public", "--no-owner", "--no-privileges", "--file"])
         .arg(&fill)
         .arg(file);
-    run("read the dump", libraries(site, write)).await?;
+    run("read the dump", site.programs.with_libraries(write).dir("/").timeout(TIMEOUT)).await?;
     let restore = program(site, "psql")
         .args(["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--output=/dev/null"])
         .arg("--file")
@@ -85,24 +83,7 @@ pub(super) async fn restore(site: &Site, file: &Path) -> Result<(), BackupError>
 
 /// A program that logs in as the owner of the database.
 fn program(site: &Site, name: &str) -> Command {
-    let database = &site.database;
-    let command = Command::new(site.programs.program(name))
-        .args(["--host", &database.host, "--port", &database.port.to_string(), "--username", &database.user])
-        .args(["--no-password", "--dbname", &database.database])
-        .env("PGPASSWORD", site.password.expose())
-        .env("PGCONNECT_TIMEOUT", "10")
-        .env("PGOPTIONS", "--client-min-messages=warning");
-    libraries(site, command)
-}
-
-fn libraries(site: &Site, command: Command) -> Command {
-    let folders = &site.programs.libraries;
-    let command = command.dir("/").timeout(TIMEOUT);
-    if folders.is_empty() {
-        return command;
-    }
-    let path = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":");
-    command.env("LD_LIBRARY_PATH", path)
+    site.database.command(&site.programs, name, &site.password).timeout(TIMEOUT)
 }
 
 async fn run(what: &'static str, command: Command) -> Result<(), BackupError> {

@@ -69,7 +69,7 @@ impl Site {
             let key = store.keys.values().find(|key| key.buckets.contains(bucket));
             let key = key.ok_or_else(|| BackupError::NoKey { bucket: bucket.clone() })?;
             let secret = secrets.get(&key.secret)?;
-            buckets.insert(bucket.clone(), S3::new(&store.endpoint, &store.region, &key.id, secret.expose())?);
+            buckets.insert(bucket.clone(), store.client(&key.id, &secret)?);
         }
         Ok(Self { environment: environment.to_owned(), database, password, programs, buckets, temporary })
     }

@@ -33,7 +33,13 @@ struct Unit {
     /// The program with the options that lead to this environment.
     program: Vec<String>,
     folder: PathBuf,
+    /// What it finds its tools and caches by, as in the shell of who enables it.
+    variables: Vec<(String, String)>,
 }
+
+/// The variables that a unit gets from the shell of who enables it, where they are set there. systemd itself gives the
+/// machine's units neither HOME nor the user's PATH (systemd.exec(5)).
+const VARIABLES: [&str; 6] = ["HOME", "PATH", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TASKRUN_CACHE_DIR"];
 
 fn unit_name(environment: &str) -> String {
     format!("taskrun-{environment}.service")
@@ -77,7 +83,9 @@ impl Unit {
         program.extend(["--graph".into(), graph.clone(), "--state-dir".into(), state]);
         let program = program.iter().map(|word| word.display().to_string()).collect();
         let folder = graph.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok(Self { environment: session.identity.environment.clone(), manager: Manager::own(), program, folder })
+        let variables = VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+        let (environment, manager) = (session.identity.environment.clone(), Manager::own());
+        Ok(Self { environment, manager, program, folder, variables: variables.collect() })
     }
 
     fn name(&self) -> String {
@@ -92,6 +100,11 @@ impl Unit {
         let Self { environment, folder, .. } = self;
         let program = self.program.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
         let folder = folder.display().to_string().replace('%', "%%");
+        let variables = self
+            .variables
+            .iter()
+            .map(|(name, value)| format!("Environment={}\n", quote_assignment(&format!("{name}={value}"))));
+        let variables = variables.collect::<String>();
         let target = if self.manager == Manager::System { "multi-user.target" } else { "default.target" };
         format!(
             "# Made by `taskrun cloud enable`; `taskrun cloud disable` takes it away.\n\
@@ -104,6 +117,7 @@ impl Unit {
              Type=oneshot\n\
              RemainAfterExit=yes\n\
              WorkingDirectory={folder}\n\
+             {variables}\
              ExecStart={program} resume\n\
              ExecStop={program} cloud stop\n\
              TimeoutStartSec=30min\n\
@@ -212,9 +226,14 @@ async fn run(command: Command) -> Result<(), CliError> {
 
 /// A word of a command line as systemd reads it (systemd.service(5), "Command lines").
 fn quote(word: &str) -> String {
+    quote_assignment(&word.replace('$', "$$"))
+}
+
+/// An assignment of a variable as systemd reads it, which replaces no variables in it (systemd.exec(5), "Environment=").
+fn quote_assignment(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.,:=+@".contains(c);
-    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
-    if word.chars().all(plain) { escaped } else { format!("\"{escaped}\"") }
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+    if text.chars().all(plain) { escaped } else { format!("\"{escaped}\"") }
 }
 
 #[cfg(test)]
@@ -223,7 +242,9 @@ mod tests {
 
     fn unit(manager: Manager) -> Unit {
         let program = ["/opt/my cloud/taskrun", "--config", "/opt/100%/config.yaml"].map(str::to_owned).to_vec();
-        Unit { environment: "local".to_owned(), manager, program, folder: "/opt/100%".into() }
+        let variables = [("HOME", "/root"), ("PATH", "/opt/my tools:/usr/bin")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Unit { environment: "local".to_owned(), manager, program, folder: "/opt/100%".into(), variables }
     }
 
     #[test]
@@ -250,5 +271,6 @@ mod tests {
     fn words_reach_the_program_as_they_are() {
         assert_eq!(quote("/a/b-c.yaml"), "/a/b-c.yaml");
         assert_eq!(quote(r#"a "b" $c %d \e"#), r#""a \"b\" $$c %%d \\e""#);
+        assert_eq!(quote_assignment("A=$b c"), r#""A=$b c""#);
     }
 }

@@ -13,7 +13,6 @@ use super::cloud::print;
 use crate::outputs::{ObjectStore, Tracking};
 use crate::phase6::{APPLICATION, BUCKET};
 use crate::tools::mlflow::Mlflow;
-use crate::tools::s3::S3;
 use crate::transfer::register::{Lineage, Registered, host, register};
 use crate::transfer::{Request, Store, Summary, TransferError, check_name, parse_rate, progress, state_folder, sync};
 
@@ -136,7 +135,7 @@ fn store(output: &ObjectStore, session: &Session) -> Result<Store, CliError> {
         )
         .with_hint("let it be made: taskrun run CLOUD-3.1"));
     };
-    let s3 = S3::new(&output.endpoint, &output.region, &key.id, secret.expose());
+    let s3 = output.client(&key.id, &secret);
     let s3 = s3.map_err(|error| CliError::caused(exit::FAILED, "reach the object store", &error))?;
     Ok(Store { s3, bucket: BUCKET.to_owned() })
 }

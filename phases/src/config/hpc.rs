@@ -9,6 +9,7 @@ use taskrun_engine::graph::Fault;
 use taskrun_engine::secret::SecretSource;
 
 use super::LoginConfig;
+use super::external::url_fault;
 
 /// The HPC side.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,17 +44,8 @@ impl HpcConfig {
             faults.push(Fault::new(["hpc", "prometheus"].iter().chain(path).copied(), message.to_owned()));
         };
         if let Some(prometheus) = &self.prometheus {
-            let url = url::Url::parse(&prometheus.url).ok();
-            let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-            match url {
-                None => fault(&["url"], "it is not a URL that begins with http:// or https://"),
-                Some(url) if !url.username().is_empty() || url.password().is_some() => {
-                    fault(&["url"], "a login does not stand in the URL: see `login`");
-                }
-                Some(url) if url.scheme() == "http" && prometheus.login.is_some() => {
-                    fault(&["url"], "a password does not go over http://: use https://");
-                }
-                Some(_) => {}
+            if let Some(message) = url_fault(&prometheus.url, prometheus.login.is_some()) {
+                fault(&["url"], message);
             }
             if prometheus.ca.as_ref().is_some_and(|ca| !ca.is_absolute()) {
                 fault(&["ca"], "it is not an absolute path");
@@ -82,7 +74,7 @@ mod tests {
         assert_eq!(told("https://h:9090", Some(login.clone())), "");
         assert_eq!(told("http://h:9090", None), "");
         assert!(told("http://h:9090", Some(login.clone())).contains("use https://"));
-        assert!(told("https://u:p@h:9090", None).contains("see `login`"));
+        assert!(told("https://u:p@h:9090", None).contains("does not stand in the URL"));
         assert!(told("h:9090", None).contains("begins with"));
         let unknown = LoginConfig { password: "other".to_owned(), ..login };
         assert!(told("https://h", Some(unknown)).contains("no secret `other`"));

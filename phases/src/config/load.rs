@@ -6,7 +6,7 @@ use taskrun_engine::cli::{CliError, exit};
 use taskrun_engine::graph::{Document, Fault};
 use taskrun_engine::secret::SecretSource;
 
-use super::{Config, ExposeConfig, GpuConfig};
+use super::{Config, DatabaseConfig, ExposeConfig, GpuConfig};
 use crate::transfer::{check_name, parse_rate};
 
 /// The newest version of the format.
@@ -132,6 +132,11 @@ fn check(config: &Config) -> Vec<Fault> {
     faults.extend(training.map(|(field, message)| Fault::new(["training", field], message)));
     faults.extend(config.hpc.faults(&config.secrets));
     faults.extend(config.performance.faults());
+    faults.extend(config.external.faults(&config.secrets));
+    if config.external.database.is_some() && config.database != DatabaseConfig::default() {
+        let message = "it has no effect on the database that `external.database` names: take it out";
+        faults.push(Fault::new(["database"], message.to_owned()));
+    }
     faults.extend(config.expose.iter().flat_map(ExposeConfig::faults));
     faults
 }

@@ -2,6 +2,7 @@
 
 mod dashboards;
 mod expose;
+mod external;
 mod gpu;
 mod hpc;
 mod load;
@@ -20,6 +21,8 @@ use taskrun_engine::secret::SecretSource;
 
 pub use dashboards::{ArchiveConfig, DashboardsConfig};
 pub use expose::{AuthConfig, ExposeConfig, TlsConfig};
+pub(crate) use external::database_url;
+pub use external::{ExternalConfig, ExternalDatabaseConfig, ExternalObjectStoreConfig, ExternalPrometheusConfig};
 pub use gpu::GpuConfig;
 pub use hpc::{HpcConfig, HpcPrometheusConfig};
 pub use load::load;
@@ -82,6 +85,9 @@ pub struct Config {
     /// What is reached from other machines; by default nothing is.
     #[serde(default)]
     pub expose: Option<ExposeConfig>,
+    /// Servers that are there already, to be used in place of those that tasks start.
+    #[serde(default)]
+    pub external: ExternalConfig,
     /// The user's own secrets, by name, for `env: {NAME: {secret: …}}` in the graph.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
@@ -206,6 +212,7 @@ impl Default for Config {
             hpc: HpcConfig::default(),
             performance: PerformanceConfig::default(),
             expose: None,
+            external: ExternalConfig::default(),
             secrets: BTreeMap::new(),
         }
     }

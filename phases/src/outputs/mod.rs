@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use taskrun_engine::secret::SecretRef;
+use taskrun_engine::process::Command;
+use taskrun_engine::secret::{Secret, SecretRef};
 use taskrun_engine::task::Output;
 
 pub use self::acceptance::Acceptance;
@@ -25,6 +26,8 @@ pub use self::serving::{ModelRuntime, ModelServing};
 pub use self::training::Training;
 pub use self::transfer::{ModelTransfer, TransferredModel};
 use crate::config::Ports;
+use crate::tools::postgres::Login;
+use crate::tools::s3::{S3, S3Error};
 
 /// CLOUD-0.1: the machine is prepared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,14 +167,40 @@ impl Output for Platform {
 pub struct ObjectStore {
     /// The S3 API, `http://127.0.0.1:9000`.
     pub endpoint: String,
-    /// The console.
-    pub console: String,
+    /// The console, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<String>,
     /// The region that requests are signed for.
     pub region: String,
     /// The buckets.
     pub buckets: Vec<String>,
     /// The applications' keys.
     pub keys: BTreeMap<String, AccessKey>,
+    /// The certificates of the authorities that vouch for it, a PEM file, where they are not the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+}
+
+impl ObjectStore {
+    /// A client with one of its keys.
+    ///
+    /// # Errors
+    /// The endpoint makes no sense, or the certificates cannot be read.
+    pub fn client(&self, id: &str, secret: &Secret) -> Result<S3, S3Error> {
+        S3::trusting(self.ca.as_deref(), &self.endpoint, &self.region, id, secret.expose())
+    }
+
+    /// The variables by which programs in Python find it, but for the secret part of the key.
+    pub fn environment(&self, key: &AccessKey) -> BTreeMap<String, String> {
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", key.id.clone()),
+            ("AWS_DEFAULT_REGION", self.region.clone()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("MLFLOW_S3_ENDPOINT_URL", self.endpoint.clone()),
+        ];
+        let ca = self.ca.iter().map(|ca| ("AWS_CA_BUNDLE", ca.display().to_string()));
+        variables.into_iter().chain(ca).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// The key of an application.
@@ -196,8 +225,9 @@ pub struct Database {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The folder of the server's UNIX socket.
-    pub socket_dir: PathBuf,
+    /// The folder of the server's UNIX socket, where the server is one of this environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_dir: Option<PathBuf>,
     /// The database.
     pub database: String,
     /// Its owner.
@@ -206,6 +236,32 @@ pub struct Database {
     pub password: SecretRef,
     /// The server's version.
     pub version: String,
+    /// The certificates of the authorities that vouch for the server, a PEM file; without it nothing is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+}
+
+impl Database {
+    /// The owner's login.
+    pub fn login<'a>(&'a self, password: &'a Secret) -> Login<'a> {
+        let Self { host, port, database, user, ca, .. } = self;
+        Login { host, port: *port, user, password: password.expose(), database, ca: ca.as_deref() }
+    }
+
+    /// One of PostgreSQL's own programs that logs in as the owner.
+    pub fn command(&self, programs: &PostgresPrograms, name: &str, password: &Secret) -> Command {
+        let command = Command::new(programs.program(name))
+            .args(["--host", &self.host, "--port", &self.port.to_string(), "--username", &self.user])
+            .args(["--no-password", "--dbname", &self.database])
+            .env("PGPASSWORD", password.expose())
+            .env("PGCONNECT_TIMEOUT", "10")
+            .env("PGOPTIONS", "--client-min-messages=warning");
+        let command = match &self.ca {
+            None => command.env("PGSSLMODE", "disable"),
+            Some(ca) => command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", ca),
+        };
+        programs.with_libraries(command).dir("/")
+    }
 }
 
 impl Output for Database {
@@ -234,6 +290,20 @@ impl PostgresPrograms {
     /// One of the programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
+    }
+
+    /// The variables that they need.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        if self.libraries.is_empty() {
+            return BTreeMap::new();
+        }
+        let path = self.libraries.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":");
+        [("LD_LIBRARY_PATH".to_owned(), path)].into()
+    }
+
+    /// One of them, with the variables that it needs.
+    pub fn with_libraries(&self, command: Command) -> Command {
+        self.environment().into_iter().fold(command, |command, (name, value)| command.env(name, value))
     }
 }
 

@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
+use taskrun_engine::secret::Secret;
 use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
 use crate::backup::guard;
-use crate::config::{Config, ExposeConfig, TrackingConfig};
+use crate::config::{Config, ExposeConfig, TrackingConfig, database_url};
 use crate::outputs::{AccessKey, BaseRuntime, Database, Machine, ObjectStore, Platform, Tracking};
+use crate::platform::launch::fill;
 use crate::platform::{Health, Local, Metrics, SecretEnv, SecretFiles, Service};
 use crate::tools::files;
 use crate::tools::mlflow::{Mlflow, MlflowError};
@@ -90,12 +92,12 @@ impl Place {
     /// The object store, with MLflow's own key.
     fn objects(&self, view: &View) -> Result<S3, Failure> {
         let secret = view.secret(&self.key.secret.name.to_string())?;
-        S3::new(&self.store.endpoint, &self.store.region, &self.key.id, secret.expose()).map_err(store)
+        self.store.client(&self.key.id, &secret).map_err(store)
     }
 
     fn store_uri(&self) -> String {
-        let Database { host, port, database, user, .. } = &self.database;
-        format!("postgresql+psycopg2://{user}:{{}}@{host}:{port}/{database}")
+        let Database { host, port, database, user, ca, .. } = &self.database;
+        database_url("postgresql+psycopg2", host, *port, user, database, ca.as_deref())
     }
 }
 
@@ -130,10 +132,6 @@ impl MlflowTask {
         }
         let bin = place.runtime.mlflow_env.join("bin").display().to_string();
         let env = [
-            ("MLFLOW_S3_ENDPOINT_URL", place.store.endpoint.clone()),
-            ("AWS_ACCESS_KEY_ID", place.key.id.clone()),
-            ("AWS_DEFAULT_REGION", place.store.region.clone()),
-            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
             ("MLFLOW_DISABLE_TELEMETRY", "true".to_owned()),
             ("DO_NOT_TRACK", "1".to_owned()),
             // Its background jobs evaluate language models; their queues would stay in /dev/shm for ever.
@@ -142,13 +140,14 @@ impl MlflowTask {
             // MLflow starts uvicorn by its name.
             ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
         ];
+        let objects = place.store.environment(&place.key);
         let uri = SecretEnv { secret: place.database.password.clone(), template: Some(place.store_uri()) };
         let secret_env =
             [(STORE_URI.to_owned(), uri), ("AWS_SECRET_ACCESS_KEY".to_owned(), place.key.secret.clone().into())];
         Service {
             name: SERVICE.to_owned(),
             command,
-            env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            env: env.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(objects).collect(),
             secret_env: secret_env.into(),
             secret_files: SecretFiles::default(),
             dir: place.folder.clone(),
@@ -163,8 +162,7 @@ impl MlflowTask {
 
     async fn admin(view: &View, place: &Place, args: &[&str]) -> Result<(), Failure> {
         let password = view.secret(&place.database.password.name.to_string())?;
-        // The password is made of letters and digits: it needs no encoding in a URI.
-        let uri = place.store_uri().replace("{}", password.expose());
+        let uri = fill(Some(&place.store_uri()), password.expose());
         // It locks the database by a file that it never removes, and keeps an id of its own in the user's home.
         let scratch = Scratch::new(view, SERVICE, None)?;
         let command = Command::new(BaseRuntime::program(&place.runtime.mlflow_env, "python"))
@@ -180,10 +178,9 @@ impl MlflowTask {
 
     /// The revision of the schema.
     async fn schema(view: &View, place: &Place) -> Result<Option<String>, PostgresError> {
-        let Database { host, port, user, database, password, .. } = &place.database;
         // Without it the login fails, and says so.
-        let password = view.secrets().get(password).map_or_else(|_| String::new(), |secret| secret.expose().to_owned());
-        Snapshot::hold(host, *port, user, &password, database).await?.mlflow_schema().await
+        let password = view.secrets().get(&place.database.password).unwrap_or_else(|_| Secret::new(String::new()));
+        Snapshot::hold(&place.database.login(&password)).await?.mlflow_schema().await
     }
 
     /// Brings the schema to this MLflow's, which its workers would race for. There is no way back: data of another

@@ -18,6 +18,7 @@ use taskrun_engine::process::Command;
 use taskrun_engine::secret::{Policy, Secret, SecretRef};
 use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
+use super::external_object_store::ObjectStoreSettings;
 use crate::config::{Config, ObjectStoreConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Machine, ObjectStore, Platform};
 use crate::platform::{Health, Local, Login, Metrics, SecretFiles, Service};
@@ -46,6 +47,7 @@ const PART: usize = 16 << 20;
 
 /// The task.
 pub struct ObjectStoreTask {
+    all: ObjectStoreSettings,
     settings: ObjectStoreConfig,
 }
 
@@ -71,7 +73,8 @@ impl Place {
 impl ObjectStoreTask {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { settings: config.object_store.clone() }
+        let settings = config.object_store.clone();
+        Self { all: ObjectStoreSettings::Embedded(settings.clone()), settings }
     }
 
     fn service(&self, place: &Place, root: SecretRef, kms: SecretRef) -> Service {
@@ -142,42 +145,11 @@ impl ObjectStoreTask {
         Ok(keys)
     }
 
-    /// A client with the key of an application that may use `bucket`.
-    fn client(view: &View, output: &ObjectStore, bucket: &str) -> Result<S3, Failure> {
-        let key = output.keys.values().find(|key| key.buckets.iter().any(|own| own == bucket));
-        let key = key.ok_or_else(|| Failure::permanent(format!("find a key for the bucket {bucket}")))?;
-        let secret = view.secret(&key.secret.name.to_string())?;
-        S3::new(&output.endpoint, &output.region, &key.id, secret.expose()).map_err(failure)
-    }
-
-    async fn prove_round_trip(&self, view: &View, output: &ObjectStore) -> Result<(), Failure> {
-        let bucket = first_bucket(output)?;
-        let s3 = Self::client(view, output, bucket)?;
-        let body = random_bytes(LARGE);
-        for (key, in_parts) in [("taskrun-proof/small", false), ("taskrun-proof/large", true)] {
-            let body = if in_parts { &body[..] } else { &body[..1024] };
-            let written = match in_parts {
-                true => s3.put_in_parts(bucket, key, body, PART).await,
-                false => s3.put(bucket, key, body.to_vec()).await,
-            };
-            let read = match written {
-                Ok(()) => s3.get(bucket, key).await,
-                Err(error) => Err(error),
-            };
-            s3.delete(bucket, key).await.map_err(failure)?;
-            if Sha256::digest(read.map_err(failure)?) != Sha256::digest(body) {
-                return Err(Failure::permanent(format!("read {bucket}/{key} back with the same SHA-256")));
-            }
-        }
-        Ok(())
-    }
-
     async fn prove_keys(&self, view: &View, output: &ObjectStore) -> Result<(), Failure> {
-        let foreign = S3::new(&output.endpoint, &output.region, "nobody", "not-a-secret-key").map_err(failure)?;
-        expect_forbidden(foreign.list(first_bucket(output)?, "").await, "a foreign key")?;
+        prove_foreign_key(output).await?;
         for (application, key) in &output.keys {
             let secret = view.secret(&key.secret.name.to_string())?;
-            let s3 = S3::new(&output.endpoint, &output.region, &key.id, secret.expose()).map_err(failure)?;
+            let s3 = output.client(&key.id, &secret).map_err(failure)?;
             for bucket in &output.buckets {
                 let listed = s3.list(bucket, "taskrun-proof/").await;
                 if key.buckets.contains(bucket) {
@@ -192,7 +164,7 @@ impl ObjectStoreTask {
 
     async fn prove_restart(&self, view: &View, output: &ObjectStore) -> Result<(), Failure> {
         let (place, bucket) = (Place::new(view)?, first_bucket(output)?);
-        let (s3, key, body) = (Self::client(view, output, bucket)?, "taskrun-proof/restart", random_bytes(1 << 20));
+        let (s3, key, body) = (client(view, output, bucket)?, "taskrun-proof/restart", random_bytes(1 << 20));
         s3.put(bucket, key, body.clone()).await.map_err(failure)?;
         Local::new(&place.machine)?.restart(view, &self.known_service(view, &place)?).await?;
         let read = s3.get(bucket, key).await.map_err(failure)?;
@@ -203,11 +175,11 @@ impl ObjectStoreTask {
 
 #[async_trait]
 impl Task for ObjectStoreTask {
-    type Settings = ObjectStoreConfig;
+    type Settings = ObjectStoreSettings;
     type Output = ObjectStore;
 
-    fn settings(&self) -> &ObjectStoreConfig {
-        &self.settings
+    fn settings(&self) -> &ObjectStoreSettings {
+        &self.all
     }
 
     fn reads(&self) -> Vec<Read> {
@@ -251,14 +223,14 @@ impl Task for ObjectStoreTask {
         Local::new(&place.machine)?.ensure(context, &service).await?;
         context.safe_point()?;
         let s3 = S3::new(&place.endpoint, REGION, ROOT, root_secret.expose()).map_err(failure)?;
-        let before = earlier.made.as_ref().map(|made| &made.output);
+        let before = earlier.made.as_ref().filter(|made| matches!(made.settings, ObjectStoreSettings::Embedded(_)));
+        let before = before.map(|made| &made.output);
         for bucket in &self.settings.buckets {
             if s3.has_bucket(bucket).await.map_err(failure)? {
                 continue;
             }
             if before.is_some_and(|before| before.buckets.contains(bucket)) && !context.accepts_data_loss() {
-                return Err(Failure::permanent(format!("find the bucket {bucket}: it is gone"))
-                    .with_hint("restore it, or make it anew, empty: taskrun run --accept-data-loss"));
+                return Err(bucket_gone(bucket));
             }
             s3.create_bucket(bucket).await.map_err(failure)?;
         }
@@ -268,10 +240,11 @@ impl Task for ObjectStoreTask {
         let keys = self.ensure_users(context, &place, stale.map(|(_, key)| key.id.clone()).collect()).await?;
         Ok(Applied::complete(ObjectStore {
             endpoint: place.endpoint,
-            console: place.console,
+            console: Some(place.console),
             region: REGION.to_owned(),
             buckets: self.settings.buckets.clone(),
             keys,
+            ca: None,
         }))
     }
 
@@ -286,7 +259,7 @@ impl Task for ObjectStoreTask {
 
     async fn prove(&self, proof: &str, view: &View, output: &ObjectStore) -> Result<(), Failure> {
         match proof {
-            "objects come back with the same SHA-256" => self.prove_round_trip(view, output).await,
+            "objects come back with the same SHA-256" => prove_round_trip(view, output).await,
             "each key opens its buckets only" => self.prove_keys(view, output).await,
             "an object survives a restart" => self.prove_restart(view, output).await,
             _ => Err(Failure::permanent(format!("no proof is called `{proof}`"))),
@@ -294,28 +267,95 @@ impl Task for ObjectStoreTask {
     }
 
     async fn destroy(&self, context: &Context, made: &Traces<Self>) -> Result<(), Failure> {
-        if let Ok(machine) = context.output::<Machine>() {
-            Local::new(&machine)?.remove(context, SERVICE).await?;
-        }
-        files::remove(&context.state_dir().join("services").join(SERVICE))?;
-        files::remove(&context.state_dir().join("services").join("minio_admin.py"))?;
-        // With the data goes what opened it.
-        let applications = made.settings.iter().flat_map(|settings| settings.applications.keys());
-        let names =
-            [ROOT_SECRET, KMS_SECRET].map(str::to_owned).into_iter().chain(applications.map(|name| secret_name(name)));
-        for name in names {
-            context.secrets().remove(&name).map_err(|error| {
-                Failure::caused(Persistence::Permanent, format!("forget the secret {name}"), &error)
-            })?;
+        for settings in &made.settings {
+            if let ObjectStoreSettings::Embedded(settings) = settings {
+                remove(context, settings).await?;
+            }
         }
         Ok(())
     }
 }
 
+/// A client with the key of an application that may use `bucket`.
+fn client(view: &View, output: &ObjectStore, bucket: &str) -> Result<S3, Failure> {
+    let key = output.keys.values().find(|key| key.buckets.iter().any(|own| own == bucket));
+    let key = key.ok_or_else(|| Failure::permanent(format!("find a key for the bucket {bucket}")))?;
+    let secret = view.secret(&key.secret.name.to_string())?;
+    output.client(&key.id, &secret).map_err(failure)
+}
+
+/// Writes objects, reads them back and deletes them.
+pub(super) async fn prove_round_trip(view: &View, output: &ObjectStore) -> Result<(), Failure> {
+    let bucket = first_bucket(output)?;
+    let s3 = client(view, output, bucket)?;
+    let body = random_bytes(LARGE);
+    for (key, in_parts) in [("taskrun-proof/small", false), ("taskrun-proof/large", true)] {
+        let body = if in_parts { &body[..] } else { &body[..1024] };
+        let written = match in_parts {
+            true => s3.put_in_parts(bucket, key, body, PART).await,
+            false => s3.put(bucket, key, body.to_vec()).await,
+        };
+        let read = match written {
+            Ok(()) => s3.get(bucket, key).await,
+            Err(error) => Err(error),
+        };
+        s3.delete(bucket, key).await.map_err(failure)?;
+        if Sha256::digest(read.map_err(failure)?) != Sha256::digest(body) {
+            return Err(Failure::permanent(format!("read {bucket}/{key} back with the same SHA-256")));
+        }
+    }
+    Ok(())
+}
+
+/// Tries a key that nobody has.
+pub(super) async fn prove_foreign_key(output: &ObjectStore) -> Result<(), Failure> {
+    let foreign = output.client("nobody", &Secret::new("not-a-secret-key".to_owned())).map_err(failure)?;
+    expect_forbidden(foreign.list(first_bucket(output)?, "").await, "a foreign key")
+}
+
+/// The failure of a bucket that was there and is not any more.
+pub(super) fn bucket_gone(bucket: &str) -> Failure {
+    Failure::permanent(format!("find the bucket {bucket}: it is gone"))
+        .with_hint("restore it, or make it anew, empty: taskrun run --accept-data-loss")
+}
+
+/// Stops the server, if there is one; its data stays.
+///
+/// # Errors
+/// It does not end.
+pub(super) async fn stop(context: &Context) -> Result<(), Failure> {
+    let data = context.state_dir().join("services").join(SERVICE).join("data");
+    if data.is_dir() {
+        context.say(format!("the data of this environment's own MinIO stays in {}", data.display()));
+    }
+    Local::new(&context.output()?)?.remove(context, SERVICE).await
+}
+
+/// Removes the server with its data.
+///
+/// # Errors
+/// It does not end, or the disk.
+pub(super) async fn remove(context: &Context, settings: &ObjectStoreConfig) -> Result<(), Failure> {
+    if let Ok(machine) = context.output::<Machine>() {
+        Local::new(&machine)?.remove(context, SERVICE).await?;
+    }
+    files::remove(&context.state_dir().join("services").join(SERVICE))?;
+    files::remove(&context.state_dir().join("services").join("minio_admin.py"))?;
+    // With the data goes what opened it.
+    let applications = settings.applications.keys().map(|name| secret_name(name));
+    for name in [ROOT_SECRET, KMS_SECRET].map(str::to_owned).into_iter().chain(applications) {
+        context
+            .secrets()
+            .remove(&name)
+            .map_err(|error| Failure::caused(Persistence::Permanent, format!("forget the secret {name}"), &error))?;
+    }
+    Ok(())
+}
+
 /// Whether the buckets are there and the keys open them, seen with the keys themselves.
-async fn look_inside(view: &View, made: &ObjectStore) -> Probe {
+pub(super) async fn look_inside(view: &View, made: &ObjectStore) -> Probe {
     for bucket in &made.buckets {
-        let looked = match ObjectStoreTask::client(view, made, bucket) {
+        let looked = match client(view, made, bucket) {
             Ok(s3) => s3.has_bucket(bucket).await,
             // A bucket that no application uses is looked at by nobody but root.
             Err(_) => continue,
@@ -397,7 +437,8 @@ fn expect_forbidden<T>(answer: Result<T, S3Error>, who: &str) -> Result<(), Fail
     }
 }
 
-fn failure(error: S3Error) -> Failure {
+/// What the object store says, as the error of a task.
+pub(super) fn failure(error: S3Error) -> Failure {
     let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
     Failure::caused(persistence, "work with the object store", &error)
 }

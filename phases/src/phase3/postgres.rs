@@ -18,6 +18,7 @@ use taskrun_engine::process::Command;
 use taskrun_engine::secret::Policy;
 use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
+use super::external_database::DatabaseSettings;
 use crate::backup::record::What;
 use crate::config::{Config, DatabaseConfig};
 use crate::outputs::{BaseRuntime, Database, Machine, Platform, PostgresPrograms};
@@ -39,6 +40,7 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The task.
 pub struct Postgres {
+    all: DatabaseSettings,
     settings: DatabaseConfig,
 }
 
@@ -54,13 +56,14 @@ struct Place {
 impl Postgres {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { settings: config.database.clone() }
+        let settings = config.database.clone();
+        Self { all: DatabaseSettings::Embedded(settings.clone()), settings }
     }
 
     fn service(&self, place: &Place, configuration: &Configuration) -> Service {
         let postgres = place.programs.program("postgres").display().to_string();
         let file = place.folder.join("postgresql.conf").display().to_string();
-        let mut env = libraries(&place.programs);
+        let mut env = place.programs.environment();
         // The server reads its files at its start only: other contents make the platform restart it.
         let files = [&configuration.main, &configuration.hba, &configuration.ident].map(String::as_str).concat();
         env.insert("TASKRUN_CONFIGURATION".to_owned(), Digest::of(files.as_bytes()).to_string());
@@ -113,7 +116,7 @@ impl Postgres {
         let superuser = place.server.superuser(SUPERUSER).await.map_err(failure)?;
         let policy = Policy::letters_and_digits(32).ok_or_else(|| Failure::permanent("make a password"))?;
         let (_, password) = context.secrets().get_or_generate(PASSWORD, &policy).map_err(lookup)?;
-        let before = earlier.made.as_ref().map(|made| &made.output);
+        let before = embedded(earlier).map(|made| &made.output);
         if let Some(before) = before.filter(|before| before.database != *name)
             && superuser.has_database(&before.database).await.map_err(failure)?
             && !superuser.has_database(name).await.map_err(failure)?
@@ -137,7 +140,7 @@ impl Postgres {
         for extension in &self.settings.extensions {
             inside.create_extension(extension).await.map_err(failure)?;
         }
-        if earlier.made.as_ref().is_some_and(|made| made.output.version != place.programs.version) {
+        if embedded(earlier).is_some_and(|made| made.output.version != place.programs.version) {
             // What is known of the tables does not come along with their rows.
             inside.analyze().await.map_err(failure)?;
         }
@@ -172,7 +175,7 @@ impl Postgres {
                 .args(["--dbname", database])
                 .dir(&place.folder)
                 .timeout(PROGRAM_TIMEOUT);
-            with_libraries(command, &place.programs)
+            place.programs.with_libraries(command)
         };
         // The tracking server may write meanwhile: both sides are compared as of one instant.
         let source = place.server.superuser(&self.settings.name).await.map_err(failure)?;
@@ -218,7 +221,7 @@ impl Place {
             .arg(data)
             .dir(&self.folder)
             .timeout(PROGRAM_TIMEOUT);
-        with_libraries(initdb, &self.programs)
+        self.programs.with_libraries(initdb)
     }
 
     /// Makes the folders, which belong to the service user, and writes the configuration.
@@ -236,7 +239,7 @@ impl Place {
 
 #[async_trait]
 impl Task for Postgres {
-    type Settings = DatabaseConfig;
+    type Settings = DatabaseSettings;
     type Output = Database;
 
     /// 2: there is a role for the monitoring.
@@ -244,8 +247,8 @@ impl Task for Postgres {
         2
     }
 
-    fn settings(&self) -> &DatabaseConfig {
-        &self.settings
+    fn settings(&self) -> &DatabaseSettings {
+        &self.all
     }
 
     fn reads(&self) -> Vec<Read> {
@@ -282,7 +285,7 @@ impl Task for Postgres {
         let place = Place::new(context)?;
         let configuration = self.configuration(&place)?;
         place.prepare(&configuration)?;
-        self.initialise(context, &place, earlier.made.is_some()).await?;
+        self.initialise(context, &place, embedded(earlier).is_some()).await?;
         context.safe_point()?;
         Local::new(&place.machine)?.ensure(context, &self.service(&place, &configuration)).await?;
         let server = place.server.clone();
@@ -299,11 +302,12 @@ impl Task for Postgres {
         Ok(Applied::complete(Database {
             host: "127.0.0.1".to_owned(),
             port,
-            socket_dir: place.server.socket_dir,
+            socket_dir: Some(place.server.socket_dir),
             database: name.clone(),
             user: name,
             password,
             version: place.programs.version,
+            ca: None,
         }))
     }
 
@@ -357,17 +361,43 @@ impl Task for Postgres {
     }
 
     async fn destroy(&self, context: &Context, _made: &Traces<Self>) -> Result<(), Failure> {
-        if let Ok(machine) = context.output::<Machine>() {
-            Local::new(&machine)?.remove(context, SERVICE).await?;
-            files::remove(&machine.sockets.join("postgres"))?;
-        }
-        files::remove(&context.state_dir().join("services").join(SERVICE))?;
-        for what in [What::Newest, What::Restoring] {
-            what.forget(context.state_dir()).map_err(lookup)?;
-        }
-        // With the data goes what opened it.
-        context.secrets().remove(PASSWORD).map(|_| ()).map_err(lookup)
+        remove(context).await
     }
+}
+
+/// The last success, if the server was one of this environment then.
+fn embedded(earlier: &Earlier<Postgres>) -> Option<&Made<Postgres>> {
+    earlier.made.as_ref().filter(|made| matches!(made.settings, DatabaseSettings::Embedded(_)))
+}
+
+/// Stops the server, if there is one; its data stays.
+///
+/// # Errors
+/// It does not end.
+pub(super) async fn stop(context: &Context) -> Result<(), Failure> {
+    let local = Local::new(&context.output()?)?;
+    let data = context.state_dir().join("services").join(SERVICE).join("data");
+    if data_version(&data).is_some() {
+        context.say(format!("the data of this environment's own PostgreSQL stays in {}", data.display()));
+    }
+    local.remove(context, SERVICE).await
+}
+
+/// Removes the server with its data.
+///
+/// # Errors
+/// It does not end, or the disk.
+pub(super) async fn remove(context: &Context) -> Result<(), Failure> {
+    if let Ok(machine) = context.output::<Machine>() {
+        Local::new(&machine)?.remove(context, SERVICE).await?;
+        files::remove(&machine.sockets.join("postgres"))?;
+    }
+    files::remove(&context.state_dir().join("services").join(SERVICE))?;
+    for what in [What::Newest, What::Restoring] {
+        what.forget(context.state_dir()).map_err(lookup)?;
+    }
+    // With the data goes what opened it.
+    context.secrets().remove(PASSWORD).map(|_| ()).map_err(lookup)
 }
 
 /// What the superuser sees, compared with what was recorded.
@@ -389,18 +419,6 @@ async fn look_inside(server: &Server, made: &Database, settings: &DatabaseConfig
 /// The major version of the cluster in `data`; nothing if there is none.
 fn data_version(data: &Path) -> Option<String> {
     fs::read_to_string(data.join("PG_VERSION")).ok().map(|version| version.trim().to_owned())
-}
-
-fn libraries(programs: &PostgresPrograms) -> BTreeMap<String, String> {
-    if programs.libraries.is_empty() {
-        return BTreeMap::new();
-    }
-    let path = programs.libraries.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":");
-    [("LD_LIBRARY_PATH".to_owned(), path)].into()
-}
-
-fn with_libraries(command: Command, programs: &PostgresPrograms) -> Command {
-    libraries(programs).into_iter().fold(command, |command, (name, value)| command.env(name, value))
 }
 
 fn failure(error: PostgresError) -> Failure {

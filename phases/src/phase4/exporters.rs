@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use taskrun_engine::secret::SecretRef;
+
 use super::task_exporter;
+use crate::config::ExternalDatabaseConfig;
 use crate::outputs::{Machine, MonitoringPrograms};
-use crate::platform::{Health, Local, Metrics, SecretFiles, Service};
+use crate::platform::{Health, Local, Metrics, SecretEnv, SecretFiles, Service};
 use crate::tools::postgres::MONITORING_ROLE;
 
 /// A service that tells metrics on a port.
@@ -26,8 +29,14 @@ pub(super) fn exporter(machine: &Machine, name: &str, port: u16, command: Vec<St
     }
 }
 
-/// The exporter of PostgreSQL's figures; it waits for a database that is not there yet.
-pub(super) fn postgres_exporter(name: &str, machine: &Machine, programs: &MonitoringPrograms) -> Service {
+/// The exporter of PostgreSQL's figures; it waits for a database that is not there yet. `external` is one that is not this
+/// environment's, and the password of its owner.
+pub(super) fn postgres_exporter(
+    name: &str,
+    machine: &Machine,
+    programs: &MonitoringPrograms,
+    external: Option<(&ExternalDatabaseConfig, SecretRef)>,
+) -> Service {
     let ports = machine.ports;
     let command = vec![
         programs.postgres_exporter.display().to_string(),
@@ -41,8 +50,15 @@ pub(super) fn postgres_exporter(name: &str, machine: &Machine, programs: &Monito
     );
     let health = Health::Http(format!("http://127.0.0.1:{}", ports.database_exporter));
     let service = exporter(machine, name, ports.database_exporter, command, health);
-    let env = [("DATA_SOURCE_NAME".to_owned(), source)].into();
-    Service { env, metrics: vec![Metrics::of_port("postgres", ports.database_exporter)], ..service }
+    let service = Service { metrics: vec![Metrics::of_port("postgres", ports.database_exporter)], ..service };
+    let variable = "DATA_SOURCE_NAME".to_owned();
+    match external {
+        None => Service { env: [(variable, source)].into(), ..service },
+        Some((database, secret)) => {
+            let source = SecretEnv { secret, template: Some(database.url()) };
+            Service { secret_env: [(variable, source)].into(), ..service }
+        }
+    }
 }
 
 /// The exporter of the tasks' states: this very program.

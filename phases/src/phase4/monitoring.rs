@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
-use taskrun_engine::secret::SecretRef;
 use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
 use super::exporters::{exporter, node_exporter, postgres_exporter, tasks_exporter};
 use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, test_rules};
-use crate::config::{AlertsConfig, Config, EmailConfig, LoginConfig, MonitoringConfig};
+use crate::config::{AlertsConfig, Config, EmailConfig, ExternalDatabaseConfig, LoginConfig, MonitoringConfig};
 use crate::outputs::{Machine, Monitoring, MonitoringPrograms, Platform};
 use crate::phase0::find_program;
 use crate::platform::{Health, Local, SecretFiles, Service, healthy, targets};
 use crate::tools::prometheus::{Alert, Prometheus, Sample, alerts};
+use crate::tools::secrets::reference;
 use crate::tools::template::fill;
 use crate::tools::{files, prometheus_programs};
 
@@ -60,6 +60,8 @@ pub struct Settings {
     programs: Option<PathBuf>,
     #[serde(default)]
     hpc_login: Option<LoginConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    database: Option<ExternalDatabaseConfig>,
 }
 
 /// What the template of Alertmanager's configuration is filled with.
@@ -114,16 +116,12 @@ pub(crate) fn cloud_server(
     })
 }
 
-fn reference(view: &View, name: &str) -> Result<SecretRef, Failure> {
-    let found = view.secrets().present(name).map(|(reference, _)| reference);
-    found.ok_or_else(|| Failure::permanent(format!("find the secret `{name}`")))
-}
-
 impl MonitoringTask {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
         let (monitoring, programs) = (config.monitoring.clone(), config.tools.prometheus.clone());
-        Self { settings: Settings { monitoring, programs, hpc_login: config.hpc.login().cloned() } }
+        let (hpc_login, database) = (config.hpc.login().cloned(), config.external.database.clone());
+        Self { settings: Settings { monitoring, programs, hpc_login, database } }
     }
 
     fn server(&self, view: &View, place: &Place) -> Result<Server, Failure> {
@@ -170,7 +168,10 @@ impl MonitoringTask {
             &place.machine.service_dir(NODE_EXPORTER),
             &place.programs,
         );
-        let postgres = postgres_exporter(POSTGRES_EXPORTER, &place.machine, &place.programs);
+        let database = self.settings.database.as_ref();
+        let database =
+            database.map(|given| Ok::<_, Failure>((given, reference(view, &given.password)?))).transpose()?;
+        let postgres = postgres_exporter(POSTGRES_EXPORTER, &place.machine, &place.programs, database);
         let tasks = tasks_exporter(TASK_EXPORTER, &place.machine, &place.local);
         let (alertmanager, _) = self.alertmanager(view, place)?;
         Ok(vec![node, postgres, tasks, alertmanager, self.server(view, place)?.service()])
@@ -241,7 +242,8 @@ impl Task for MonitoringTask {
     fn secrets(&self) -> Vec<String> {
         let email = self.settings.monitoring.receivers.email.as_ref();
         let logins = [email.and_then(|email| email.login.as_ref()), self.settings.hpc_login.as_ref()];
-        logins.into_iter().flatten().map(|login| login.password.clone()).collect()
+        let logins = logins.into_iter().flatten().map(|login| login.password.clone());
+        logins.chain(self.settings.database.iter().map(|database| database.password.clone())).collect()
     }
 
     fn assets(&self) -> Vec<(&'static str, &'static [u8])> {

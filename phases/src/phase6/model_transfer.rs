@@ -17,7 +17,7 @@ use crate::config::{Config, TransferConfig};
 use crate::outputs::{ModelTransfer, ObjectStore, Tracking, Training, TransferredModel};
 use crate::tools::files;
 use crate::tools::mlflow::{Mlflow, MlflowError};
-use crate::tools::s3::{S3, S3Error};
+use crate::tools::s3::S3Error;
 use crate::transfer::progress::Lines;
 use crate::transfer::register::{DIGEST, Lineage, host, register};
 use crate::transfer::{
@@ -259,7 +259,7 @@ fn store(view: &View) -> Result<Store, Failure> {
             .with_hint(format!("add `{APPLICATION}: [{BUCKET}]` to object_store.applications"))
     })?;
     let secret = view.secret(&key.secret.name.to_string())?;
-    let s3 = S3::new(&output.endpoint, &output.region, &key.id, secret.expose());
+    let s3 = output.client(&key.id, &secret);
     let s3 = s3.map_err(|error| Failure::caused(Persistence::Permanent, "reach the object store", &error))?;
     Ok(Store { s3, bucket: BUCKET.to_owned() })
 }

@@ -114,16 +114,19 @@ fn open_in_memory(number: i32, user: Option<(u32, u32)>, contents: &[u8]) -> io:
 }
 
 /// Puts a secret into its template.
-fn fill(template: Option<&str>, secret: &str) -> String {
+pub(crate) fn fill(template: Option<&str>, secret: &str) -> String {
     match template {
         None => secret.to_owned(),
-        Some(template) if template.contains("://") => {
-            let encoded = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>();
-            // Outside of a query a space is %20, not +.
-            template.replace("{}", &encoded.replace('+', "%20"))
-        }
+        Some(template) if template.contains("://") => template.replace("{}", &encoded(secret)),
         Some(template) => template.replace("{}", secret),
     }
+}
+
+/// A text as it stands in any part of a URL.
+pub(crate) fn encoded(text: &str) -> String {
+    let encoded = url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    // Outside of a query a space is %20, not +.
+    encoded.replace('+', "%20")
 }
 
 #[cfg(test)]

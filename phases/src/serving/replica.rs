@@ -109,20 +109,17 @@ impl Replica {
         let own = serde_json::to_string(self).unwrap_or_default();
         let variables = [
             (VARIABLE, own),
-            ("AWS_ACCESS_KEY_ID", setup.key.id.clone()),
-            ("AWS_DEFAULT_REGION", setup.store.region.clone()),
-            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
             ("CUDA_VISIBLE_DEVICES", devices.join(",")),
             ("DO_NOT_TRACK", "1".to_owned()),
             ("HF_HUB_OFFLINE", "1".to_owned()),
             ("MKL_NUM_THREADS", threads.clone()),
             ("MLFLOW_DISABLE_TELEMETRY", "true".to_owned()),
-            ("MLFLOW_S3_ENDPOINT_URL", setup.store.endpoint.clone()),
             ("MLFLOW_TRACKING_URI", setup.tracking_url.clone()),
             ("OMP_NUM_THREADS", threads.clone()),
             ("OPENBLAS_NUM_THREADS", threads),
             ("PYTHONUNBUFFERED", "1".to_owned()),
         ];
-        variables.map(|(name, value)| (name.to_owned(), value)).into()
+        let objects = setup.store.environment(&setup.key);
+        variables.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(objects).collect()
     }
 }

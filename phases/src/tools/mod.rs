@@ -19,6 +19,7 @@ pub mod python;
 pub mod run_as;
 pub mod s3;
 pub mod scratch;
+pub mod secrets;
 pub mod supervisor;
 pub mod template;
 pub mod user;

@@ -3,15 +3,18 @@
 //! No clear password is ever part of a statement: roles get a SCRAM verifier (RFC 5803), so neither `pg_stat_statements`
 //! nor a log can hold one.
 
+mod login;
 mod snapshot;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, Socket};
 
+pub use self::login::{Login, Owner};
 pub use self::snapshot::Snapshot;
 
 /// How long a connection may take to be made.
@@ -26,43 +29,60 @@ pub struct Server {
     pub port: u16,
 }
 
-/// What PostgreSQL said no to.
+/// Why something was not done.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct PostgresError {
-    /// What was tried.
-    what: String,
-    /// Its words.
-    #[source]
-    source: tokio_postgres::Error,
+pub enum PostgresError {
+    /// PostgreSQL said no, or nothing.
+    #[error("{what}")]
+    Server {
+        /// What was tried.
+        what: String,
+        /// Its words.
+        source: tokio_postgres::Error,
+    },
+    /// The authorities that vouch for a server cannot be read.
+    #[error("read the certificates in {}: {message}", .file.display())]
+    Authorities {
+        /// Their file.
+        file: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
 }
 
 impl PostgresError {
+    fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Server { source, .. } => source.code(),
+            Self::Authorities { .. } => None,
+        }
+    }
+
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
-        match self.source.code() {
+        let passing = [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS, SqlState::ADMIN_SHUTDOWN];
+        match (self, self.code()) {
+            (Self::Authorities { .. }, _) => false,
             // Nothing came back: it does not listen, or hung up.
-            None => true,
-            Some(code) => {
-                [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS, SqlState::ADMIN_SHUTDOWN].contains(code)
-            }
+            (Self::Server { .. }, None) => true,
+            (Self::Server { .. }, Some(code)) => passing.contains(code),
         }
     }
 
     /// Whether a password was refused.
     pub fn is_wrong_password(&self) -> bool {
-        self.source.code() == Some(&SqlState::INVALID_PASSWORD)
+        self.code() == Some(&SqlState::INVALID_PASSWORD)
     }
 
     /// Whether the database does not exist.
     pub fn is_no_such_database(&self) -> bool {
-        self.source.code() == Some(&SqlState::INVALID_CATALOG_NAME)
+        self.code() == Some(&SqlState::INVALID_CATALOG_NAME)
     }
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> PostgresError {
     let what = what.into();
-    move |source| PostgresError { what, source }
+    move |source| PostgresError::Server { what, source }
 }
 
 /// A connection as the superuser, which the server recognises by who is at the other end of the socket.
@@ -74,7 +94,7 @@ impl Server {
     /// # Errors
     /// Nobody listens, or the database does not exist.
     pub async fn superuser(&self, database: &str) -> Result<Superuser, PostgresError> {
-        let mut config = tokio_postgres::Config::new();
+        let mut config = configuration();
         config.host_path(&self.socket_dir).port(self.port).user(SUPERUSER).dbname(database);
         connect(&config).await.map(Superuser)
     }
@@ -84,23 +104,32 @@ impl Server {
     /// # Errors
     /// Also a refused password, see [`PostgresError::is_wrong_password`].
     pub async fn login(&self, user: &str, password: &str, database: &str) -> Result<String, PostgresError> {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user(user).password(password).dbname(database);
-        let client = connect(&config).await?;
-        let row = client.query_one("SELECT current_setting('server_version')", &[]).await;
-        Ok(row.map_err(failed("ask for the version"))?.get(0))
+        let login = Login { host: "127.0.0.1", port: self.port, user, password, database, ca: None };
+        Owner::connect(&login).await?.version().await
     }
 }
 
-async fn connect(config: &tokio_postgres::Config) -> Result<Client, PostgresError> {
-    let mut config = config.clone();
+fn configuration() -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
     config.connect_timeout(CONNECT_TIMEOUT).application_name("taskrun");
+    config
+}
+
+async fn connect(config: &tokio_postgres::Config) -> Result<Client, PostgresError> {
     let (client, connection) = config.connect(NoTls).await.map_err(failed("connect to PostgreSQL"))?;
+    Ok(attend(client, connection))
+}
+
+/// Lets the connection of a client do its work.
+fn attend<S>(client: Client, connection: tokio_postgres::Connection<Socket, S>) -> Client
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     tokio::spawn(async move {
         // What goes wrong on the connection is told by the statement that it went wrong for.
         let _ = connection.await;
     });
-    Ok(client)
+    client
 }
 
 impl Superuser {

@@ -2,6 +2,7 @@
 
 mod upload;
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -100,8 +101,17 @@ impl S3 {
     /// # Errors
     /// The endpoint is no URL, or the HTTP client cannot be made.
     pub fn new(endpoint: &str, region: &str, id: &str, secret: &str) -> Result<Self, S3Error> {
+        Self::trusting(None, endpoint, region, id, secret)
+    }
+
+    /// A client that, if `ca` is given, trusts in the authorities with the certificates in this PEM file and no others.
+    ///
+    /// # Errors
+    /// Also: the file cannot be read.
+    pub fn trusting(ca: Option<&Path>, endpoint: &str, region: &str, id: &str, secret: &str) -> Result<Self, S3Error> {
         let what = "reach the object store";
-        let http = http::client(endpoint).timeout(TIMEOUT).build();
+        let http = http::client_trusting(endpoint, ca).map_err(|message| nonsense(what, message))?;
+        let http = http.timeout(TIMEOUT).build();
         let endpoint = endpoint.parse().map_err(|error: url::ParseError| nonsense(what, error.to_string()))?;
         let http = http.map_err(|source| S3Error::Transport { what: what.to_owned(), source })?;
         Ok(Self { endpoint, region: region.to_owned(), credentials: Credentials::new(id, secret), http })

@@ -9,7 +9,7 @@ use taskrun_engine::context::Context;
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::process::Command;
 
-use super::{PROGRAM_TIMEOUT, Place, SERVICE, data_version, with_libraries};
+use super::{PROGRAM_TIMEOUT, Place, SERVICE, data_version};
 use crate::backup::guard;
 use crate::outputs::PostgresPrograms;
 use crate::platform::Local;
@@ -144,7 +144,7 @@ fn options(folder: &Path) -> [String; 4] {
 
 fn service_command(place: &Place, programs: &PostgresPrograms, name: &str, dir: &Path) -> Command {
     let command = run_as::service_user(&place.machine, &programs.program(name));
-    with_libraries(command.dir(dir).timeout(PROGRAM_TIMEOUT), programs)
+    programs.with_libraries(command.dir(dir).timeout(PROGRAM_TIMEOUT))
 }
 
 impl Place {

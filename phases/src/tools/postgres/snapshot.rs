@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
 
-use super::{PostgresError, connect, failed, identifier};
+use super::{Login, PostgresError, failed, identifier};
 
 /// A database as of one instant, seen by a user with a password over TCP.
 pub struct Snapshot {
@@ -17,17 +17,9 @@ impl Snapshot {
     ///
     /// # Errors
     /// Nobody listens, or the login is refused.
-    pub async fn hold(
-        host: &str,
-        port: u16,
-        user: &str,
-        password: &str,
-        database: &str,
-    ) -> Result<Self, PostgresError> {
+    pub async fn hold(login: &Login<'_>) -> Result<Self, PostgresError> {
         const WHAT: &str = "hold a snapshot";
-        let mut config = tokio_postgres::Config::new();
-        config.host(host).port(port).user(user).password(password).dbname(database);
-        let client = connect(&config).await?;
+        let client = login.connect().await?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failed(WHAT))?;
         let id = client.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(failed(WHAT))?.get(0);
         Ok(Self { client, id })
