@@ -19,6 +19,7 @@ use crate::outputs::{BaseRuntime, Database, Machine, Platform};
 use crate::tools::postgres::{Login, Owner, PostgresError};
 use crate::tools::scratch::Scratch;
 use crate::tools::secrets::reference;
+use crate::tools::tls;
 
 /// How long `pg_dump` and `pg_restore` may take.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
@@ -54,7 +55,7 @@ impl ExternalDatabase {
         } else if error.is_no_such_database() {
             self.remedy()
         } else {
-            "see `external.database` in the configuration".to_owned()
+            tls::hint(&error).unwrap_or("see `external.database` in the configuration").to_owned()
         };
         Failure::caused(persistence, format!("use the database at {host}:{port}"), &error).with_hint(hint)
     }

@@ -17,6 +17,7 @@ use crate::config::{ExternalObjectStoreConfig, ObjectStoreConfig};
 use crate::outputs::{AccessKey, BaseRuntime, Machine, ObjectStore, Platform};
 use crate::tools::s3::{S3, S3Error};
 use crate::tools::secrets::reference;
+use crate::tools::tls;
 
 /// What CLOUD-3.1 reads of the configuration, whichever of its two ways it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,8 @@ impl ExternalObjectStore {
                  {region}",
                 self.store.wanted.buckets.join(", ")
             )
+        } else if let Some(hint) = tls::hint(&error) {
+            hint.to_owned()
         } else {
             format!("see whether {endpoint} answers: `external.object_store` in the configuration")
         };

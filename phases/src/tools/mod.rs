@@ -22,4 +22,5 @@ pub mod scratch;
 pub mod secrets;
 pub mod supervisor;
 pub mod template;
+pub mod tls;
 pub mod user;

@@ -18,7 +18,7 @@ fn with_a_model(user: &str, more: &str) -> (Stand, PathBuf) {
 }
 
 /// Sends a model with files of that many MiB together.
-fn send(stand: &Stand, name: &str, mib: usize) {
+pub(crate) fn send(stand: &Stand, name: &str, mib: usize) {
     let folder = stand.path().join(name);
     std::fs::create_dir(&folder).unwrap();
     for part in 0..mib {
@@ -28,7 +28,7 @@ fn send(stand: &Stand, name: &str, mib: usize) {
     stand.ok(&["model", "sync", name]);
 }
 
-fn models(stand: &Stand) -> Vec<String> {
+pub(crate) fn models(stand: &Stand) -> Vec<String> {
     let url = stand.ok(&["output", "CLOUD-3.3", "tracking_url"]).out;
     let url = format!("{}/api/2.0/mlflow/registered-models/search", url.trim());
     let answer = Command::new("curl").args(["-sf", &url]).output().unwrap();
@@ -37,7 +37,7 @@ fn models(stand: &Stand) -> Vec<String> {
     models.iter().map(|model| model["name"].as_str().unwrap().to_owned()).collect()
 }
 
-fn backup(stand: &Stand, folder: &Path) -> PathBuf {
+pub(crate) fn backup(stand: &Stand, folder: &Path) -> PathBuf {
     let taken: Value = serde_json::from_str(&stand.ok(&["backup", text(folder), "--json"]).out).unwrap();
     PathBuf::from(taken["folder"].as_str().unwrap())
 }

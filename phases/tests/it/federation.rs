@@ -1,10 +1,11 @@
 //! The HPC side and the cloud side together: on one machine, and across a network with TLS and a password.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use crate::embedded::{CleanUp, json, stand};
 use crate::monitoring::Watched;
+use crate::other_host::{Certificate, OtherHost};
 use crate::program::wait_for;
 
 /// Samples every two seconds, and alerts soon.
@@ -14,94 +15,31 @@ const QUICK: &str = "monitoring: {interval: 2, alerts: {hold: 2}}\n";
 const PASSWORD: &str = "hpc-password-1";
 const BCRYPT: &str = "$2b$10$abcdefghijklmnopqrstuujJwhtFWdUgggMiLSWcxjfmxFid.1WkG";
 
-/// The HPC side in a network of its own, joined to this one by a pair of virtual network devices.
-struct OtherHost {
-    namespace: String,
-    address: String,
-    processes: Vec<Child>,
-}
-
-impl Drop for OtherHost {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).status();
-    }
-}
-
-fn ip(args: &str) {
-    let done = Command::new("ip").args(args.split_whitespace()).output().unwrap();
-    assert!(done.status.success(), "ip {args}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-impl OtherHost {
-    fn new() -> Self {
-        let number = std::process::id() % 250;
-        let namespace = format!("taskrun-{number}");
-        let (here, there) = (format!("tr{number}a"), format!("tr{number}b"));
-        let subnet = format!("10.213.{number}");
-        ip(&format!("netns add {namespace}"));
-        let host = Self { namespace: namespace.clone(), address: format!("{subnet}.2"), processes: Vec::new() };
-        ip(&format!("link add {here} type veth peer name {there} netns {namespace}"));
-        ip(&format!("address add {subnet}.1/24 dev {here}"));
-        ip(&format!("link set {here} up"));
-        ip(&format!("-n {namespace} address add {subnet}.2/24 dev {there}"));
-        ip(&format!("-n {namespace} link set lo up"));
-        host.link("up");
-        host
-    }
-
-    /// Takes the link down, or up again.
-    fn link(&self, state: &str) {
-        let number = self.namespace.trim_start_matches("taskrun-");
-        ip(&format!("-n {} link set tr{number}b {state}", self.namespace));
-    }
-
-    fn start(&mut self, program: &Path, args: &[String]) {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(program).args(args);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        self.processes.push(process);
-    }
-
-    /// Starts a node exporter and a Prometheus that wants TLS and the password, and calls itself something else.
-    fn serve(&mut self, folder: &Path, prometheus: &Path, node_exporter: &Path) {
-        let (key, certificate) = (folder.join("key.pem"), folder.join("ca.pem"));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=hpc", "-addext"])
-            .arg(format!("subjectAltName=IP:{}", self.address))
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let web = format!(
-            "tls_server_config: {{cert_file: {}, key_file: {}}}\nbasic_auth_users: {{federation: '{BCRYPT}'}}\n",
-            certificate.display(),
-            key.display()
-        );
-        let config = "global: {scrape_interval: 1s, external_labels: {cluster: elsewhere}}\n\
-                      scrape_configs: [{job_name: node, static_configs: [{targets: ['127.0.0.1:9100']}]}]\n";
-        std::fs::write(folder.join("web.yml"), web).unwrap();
-        std::fs::write(folder.join("prometheus.yml"), config).unwrap();
-        self.start(node_exporter, &["--web.listen-address=127.0.0.1:9100".to_owned()]);
-        let path = |name: &str| folder.join(name).display().to_string();
-        self.start(
-            prometheus,
-            &[
-                format!("--config.file={}", path("prometheus.yml")),
-                format!("--web.config.file={}", path("web.yml")),
-                format!("--storage.tsdb.path={}", path("data")),
-                format!("--web.listen-address={}:9090", self.address),
-            ],
-        );
-        let address = format!("{}:9090", self.address);
-        wait_for(|| std::net::TcpStream::connect(&address).is_ok());
-    }
+/// Starts a node exporter and a Prometheus that wants TLS and the password, and calls itself something else.
+fn serve(host: &mut OtherHost, folder: &Path, prometheus: &Path, node_exporter: &Path) {
+    let Certificate { key, certificate, .. } = host.certificate(folder);
+    let web = format!(
+        "tls_server_config: {{cert_file: {}, key_file: {}}}\nbasic_auth_users: {{federation: '{BCRYPT}'}}\n",
+        certificate.display(),
+        key.display()
+    );
+    let config = "global: {scrape_interval: 1s, external_labels: {cluster: elsewhere}}\n\
+                  scrape_configs: [{job_name: node, static_configs: [{targets: ['127.0.0.1:9100']}]}]\n";
+    std::fs::write(folder.join("web.yml"), web).unwrap();
+    std::fs::write(folder.join("prometheus.yml"), config).unwrap();
+    host.start(node_exporter, &["--web.listen-address=127.0.0.1:9100".to_owned()], &[]);
+    let path = |name: &str| folder.join(name).display().to_string();
+    host.start(
+        prometheus,
+        &[
+            format!("--config.file={}", path("prometheus.yml")),
+            format!("--web.config.file={}", path("web.yml")),
+            format!("--storage.tsdb.path={}", path("data")),
+            format!("--web.listen-address={}:9090", host.address),
+        ],
+        &[],
+    );
+    wait_for(|| host.listens(9090));
 }
 
 #[test]
@@ -157,7 +95,7 @@ fn the_hpc_side_is_reached_over_a_network_with_tls_and_a_password() {
     let mut other = OtherHost::new();
     let folder = stand.path().join("hpc");
     std::fs::create_dir(&folder).unwrap();
-    other.serve(&folder, &program("prometheus"), &program("node_exporter"));
+    serve(&mut other, &folder, &program("prometheus"), &program("node_exporter"));
 
     // A wrong password: the task says what is not reached.
     let (config, secret) = (stand.path().join("config.yaml"), stand.path().join("password"));
