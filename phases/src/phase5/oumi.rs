@@ -161,6 +161,8 @@ impl Oumi<'_> {
             .env("HOME", &home)
             .env("XDG_CONFIG_HOME", home.join(".config"))
             .env("XDG_CACHE_HOME", home.join(".cache"))
+            // PyTorch keeps what it compiles in /tmp otherwise.
+            .env("TORCHINDUCTOR_CACHE_DIR", home.join(".cache/torchinductor"))
             .env("HF_HUB_OFFLINE", offline)
             .env("HF_HUB_DISABLE_TELEMETRY", "1")
             .env("DO_NOT_TRACK", "1")
