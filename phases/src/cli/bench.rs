@@ -90,7 +90,9 @@ pub(crate) async fn bench(args: &ArgMatches, session: &Session) -> Result<u8, Cl
         Some(url) => address(url, load),
         None => model(args.get_one::<String>("name").map_or("", String::as_str), load, session, &checkpoint).await?,
     };
-    test.prometheus = session.output::<Monitoring>(&checkpoint).map(|monitoring| monitoring.prometheus_url);
+    let monitoring: Option<Monitoring> = session.output(&checkpoint);
+    // Without it the report says that what the test took is not known.
+    test.prometheus = monitoring.and_then(|monitoring| monitoring.prometheus(&session.world.secrets).ok());
     adjust(&mut test.request, args)?;
     let folder = args.get_one::<PathBuf>("out").cloned().unwrap_or_else(|| session.state.join("reports"));
     let Request { method, url, .. } = &test.request;

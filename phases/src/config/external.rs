@@ -73,9 +73,6 @@ pub struct ExternalPrometheusConfig {
     pub url: String,
     /// The Alertmanager that it sends alerts to: `http://127.0.0.1:9093`.
     pub alertmanager: String,
-    /// The certificates of the authorities that vouch for them, a PEM file; by default those that this machine trusts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
     /// The login at both, if they want one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<LoginConfig>,
@@ -170,7 +167,13 @@ impl ExternalConfig {
             names.push((&["object_store", "secret_key"], secret_key));
             authorities.push(("object_store", ca));
         }
-        if let Some(ExternalPrometheusConfig { url, alertmanager, ca, login }) = &self.prometheus {
+        if let Some(ExternalPrometheusConfig { url, alertmanager, login }) = &self.prometheus {
+            let host = Url::parse(url).ok();
+            if host.as_ref().and_then(Url::host).is_some_and(|host| !is_loopback(&host)) {
+                let message = "it is not on this machine, and what it is to scrape listens on loopback addresses only: \
+                               name a Prometheus here, or let yours federate from the one that CLOUD-4.1 starts";
+                fault(&["prometheus", "url"], message);
+            }
             for (field, url) in [("url", url), ("alertmanager", alertmanager)] {
                 if let Some(message) = url_fault(url, login.is_some()) {
                     fault(&["prometheus", field], message);
@@ -179,7 +182,6 @@ impl ExternalConfig {
             if let Some(login) = login {
                 names.push((&["prometheus", "login", "password"], &login.password));
             }
-            authorities.push(("prometheus", ca));
         }
         for (part, _) in authorities.iter().filter(|(_, ca)| ca.as_ref().is_some_and(|ca| !ca.is_absolute())) {
             fault(&[part, "ca"], "it is not an absolute path");
@@ -214,14 +216,15 @@ mod tests {
         assert_eq!(database("db.example.org", r#", "ca": "/etc/ca.pem""#), "");
         assert!(database("db.example.org", r#", "ca": "ca.pem""#).contains("absolute"));
         assert!(database("a b", "").contains("neither a host's name"));
-        let prometheus = |url: &str, login: &str| {
-            told(&format!(r#"{{"prometheus": {{"url": "{url}", "alertmanager": "{url}"{login}}}}}"#))
+        let prometheus = |url: &str, alertmanager: &str, login: &str| {
+            told(&format!(r#"{{"prometheus": {{"url": "{url}", "alertmanager": "{alertmanager}"{login}}}}}"#))
         };
-        let login = r#", "login": {"user": "u", "password": "s"}"#;
-        assert_eq!(prometheus("http://127.0.0.1:9090", login), "");
-        assert_eq!(prometheus("http://example.org:9090", ""), "");
-        assert!(prometheus("http://example.org:9090", login).contains("use https://"));
-        assert!(prometheus("https://u:p@example.org", "").contains("does not stand in the URL"));
+        let (here, login) = ("http://127.0.0.1:9090", r#", "login": {"user": "u", "password": "s"}"#);
+        assert_eq!(prometheus(here, here, login), "");
+        assert_eq!(prometheus(here, "http://example.org:9093", ""), "");
+        assert!(prometheus(here, "http://example.org:9093", login).contains("use https://"));
+        assert!(prometheus("http://u:p@localhost", here, "").contains("does not stand in the URL"));
+        assert!(prometheus("https://example.org", here, "").contains("it is not on this machine"));
     }
 
     #[test]

@@ -133,6 +133,11 @@ fn check(config: &Config) -> Vec<Fault> {
     faults.extend(config.hpc.faults(&config.secrets));
     faults.extend(config.performance.faults());
     faults.extend(config.external.faults(&config.secrets));
+    if config.external.prometheus.is_some() && config.hpc.login().is_some() {
+        let message = "the Prometheus that `external.prometheus` names cannot read the secret of this program: give it \
+                       the job with the login yourself, and take `login` out here";
+        faults.push(Fault::new(["hpc", "prometheus", "login"], message.to_owned()));
+    }
     if config.external.database.is_some() && config.database != DatabaseConfig::default() {
         let message = "it has no effect on the database that `external.database` names: take it out";
         faults.push(Fault::new(["database"], message.to_owned()));

@@ -29,12 +29,11 @@ const MACHINE: [(&str, &str, f64, &str); 3] = [
 /// # Errors
 /// Why there are none, for people.
 pub(super) async fn during(
-    prometheus: Option<&str>,
+    prometheus: Option<&Prometheus>,
     model: Option<&str>,
     load: &Shape,
 ) -> Result<Vec<Resource>, String> {
-    let url = prometheus.ok_or("there is no Prometheus")?;
-    let prometheus = Prometheus::new(url).map_err(|error| error.to_string())?;
+    let prometheus = prometheus.ok_or("there is no Prometheus")?;
     let seconds = (load.seconds + load.warm_up_seconds).ceil().max(1.0);
     let mut wanted: Vec<(String, String, f64, &str)> =
         MACHINE.map(|(name, expression, factor, unit)| (name.to_owned(), expression.to_owned(), factor, unit)).into();
@@ -48,12 +47,16 @@ pub(super) async fn during(
     let mut found = Vec::new();
     for (name, expression, factor, unit) in wanted {
         let over = |function: &str| format!("{function}_over_time(({expression})[{seconds}s:5s])");
-        let (mean, max) = (value(&prometheus, &over("avg")).await?, value(&prometheus, &over("max")).await?);
+        let (mean, max) = (value(prometheus, &over("avg")).await?, value(prometheus, &over("max")).await?);
         if let (Some(mean), Some(max)) = (mean, max) {
             found.push(Resource { name, mean: mean * factor, max: max * factor, unit: unit.to_owned() });
         }
     }
-    if found.is_empty() { Err(format!("{url} has no figures for the time of the test")) } else { Ok(found) }
+    if found.is_empty() {
+        Err(format!("{} has no figures for the time of the test", prometheus.url()))
+    } else {
+        Ok(found)
+    }
 }
 
 async fn value(prometheus: &Prometheus, expression: &str) -> Result<Option<f64>, String> {

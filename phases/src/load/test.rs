@@ -16,6 +16,7 @@ use super::resources;
 use super::schedule::Shape;
 use super::targets::{Measured, Scaling, Targets, judge};
 use crate::serving::Client;
+use crate::tools::prometheus::Prometheus;
 
 /// How often the replicas of a model are counted.
 const LOOK: Duration = Duration::from_millis(250);
@@ -37,8 +38,8 @@ pub struct Test {
     pub cold_start_seconds: Option<f64>,
     /// The GPUs that serve.
     pub gpus: u32,
-    /// The address of Prometheus, if there is one.
-    pub prometheus: Option<String>,
+    /// Prometheus, if there is one.
+    pub prometheus: Option<Prometheus>,
 }
 
 /// A model whose replicas are watched.
@@ -98,7 +99,7 @@ impl Test {
         report.replicas = replicas.iter().map(|(at, ready)| (at.as_secs_f64() - warm_up, *ready)).collect();
         let model = self.model.as_ref().map(|model| model.name.as_str());
         let mut gpu_utilisation = None;
-        match resources::during(self.prometheus.as_deref(), model, &self.load).await {
+        match resources::during(self.prometheus.as_ref(), model, &self.load).await {
             Ok(found) => {
                 gpu_utilisation = found.iter().find(|one| one.name == resources::GPUS).map(|one| one.mean / 100.0);
                 report.resources = found;

@@ -19,7 +19,7 @@ use taskrun_engine::task::Output;
 
 pub use self::acceptance::Acceptance;
 pub use self::documentation::Documentation;
-pub use self::monitoring::{Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
+pub use self::monitoring::{Credentials, Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::performance::{Performance, PerformanceFigures};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};

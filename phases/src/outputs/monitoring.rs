@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use taskrun_engine::secret::SecretRef;
+use taskrun_engine::outcome::{Failure, Persistence};
+use taskrun_engine::secret::{Secret, SecretRef, SecretStore};
 use taskrun_engine::task::Output;
+
+use crate::tools::prometheus::{Alert, Prometheus, PrometheusError, alerts};
 
 /// CLOUD-4.1: Prometheus and what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +20,50 @@ pub struct Monitoring {
     pub version: String,
     /// The programs.
     pub programs: MonitoringPrograms,
+    /// The login at both, if they want one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Credentials>,
+}
+
+/// Who logs in somewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: SecretRef,
+}
+
+impl Monitoring {
+    /// A client of Prometheus.
+    ///
+    /// # Errors
+    /// The password is gone, or the HTTP client cannot be made.
+    pub fn prometheus(&self, secrets: &SecretStore) -> Result<Prometheus, Failure> {
+        let password = self.password(secrets)?;
+        let login = self.login.as_ref().zip(password.as_ref()).map(|(login, password)| (&*login.user, password));
+        Prometheus::with_login(&self.prometheus_url, login).map_err(unclear)
+    }
+
+    /// The alerts that Alertmanager knows of.
+    ///
+    /// # Errors
+    /// The password is gone, or it does not answer.
+    pub async fn alerts(&self, secrets: &SecretStore) -> Result<Vec<Alert>, Failure> {
+        let password = self.password(secrets)?;
+        let login = self.login.as_ref().zip(password.as_ref()).map(|(login, password)| (&*login.user, password));
+        alerts(&self.alertmanager_url, login).await.map_err(unclear)
+    }
+
+    fn password(&self, secrets: &SecretStore) -> Result<Option<Secret>, Failure> {
+        let found = self.login.as_ref().map(|login| secrets.get(&login.password)).transpose();
+        found.map_err(|error| Failure::caused(Persistence::Permanent, "find the login of the monitoring", &error))
+    }
+}
+
+fn unclear(error: PrometheusError) -> Failure {
+    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
+    Failure::caused(persistence, "ask the monitoring", &error)
 }
 
 /// The programs of Prometheus and its exporters.

@@ -16,12 +16,10 @@ use taskrun_engine::secret::{Policy, SecretRef};
 use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
 use super::panels::{self, Dashboard};
-use super::server::failure;
 use crate::config::{ArchiveConfig, Config};
-use crate::outputs::{Dashboards, GrafanaServer, Machine, Monitoring, Platform};
+use crate::outputs::{Credentials, Dashboards, GrafanaServer, Machine, Monitoring, Platform};
 use crate::platform::{Health, Local, Login, Metrics, SecretFiles, Service};
 use crate::tools::grafana::{self, Grafana, Installation};
-use crate::tools::prometheus::Prometheus;
 use crate::tools::template::fill;
 use crate::tools::{files, run_as};
 
@@ -77,6 +75,7 @@ struct Values {
     interval: u32,
     port: u16,
     user: &'static str,
+    login: Option<String>,
 }
 
 /// The folder of the dashboards; later tasks may add theirs.
@@ -147,6 +146,7 @@ impl DashboardsTask {
             interval: self.settings.interval,
             port: machine.ports.dashboards,
             user: ADMIN,
+            login: monitoring.login.as_ref().map(|login| login.user.clone()),
         };
         files::service_file(&home.join("grafana.ini"), user, &fill(SETTINGS, &values))?;
         files::service_file(&sources.join("prometheus.yml"), user, &fill(SOURCE, &values))?;
@@ -176,7 +176,7 @@ impl DashboardsTask {
     }
 }
 
-fn service(machine: &Machine, server: &GrafanaServer, key: SecretRef) -> Service {
+fn service(machine: &Machine, server: &GrafanaServer, key: SecretRef, login: Option<&Credentials>) -> Service {
     let home = machine.service_dir(SERVICE);
     let command = vec![
         server.program.display().to_string(),
@@ -184,15 +184,17 @@ fn service(machine: &Machine, server: &GrafanaServer, key: SecretRef) -> Service
         format!("--homepath={}", server.home.display()),
         format!("--config={}", home.join("grafana.ini").display()),
     ];
-    let secret_env = [
+    let mut secret_env = BTreeMap::from([
         ("GF_SECURITY_ADMIN_PASSWORD".to_owned(), server.password.clone().into()),
         ("GF_SECURITY_SECRET_KEY".to_owned(), key.into()),
-    ];
+    ]);
+    // What the data source is provisioned with.
+    secret_env.extend(login.map(|login| ("PROMETHEUS_PASSWORD".to_owned(), login.password.clone().into())));
     Service {
         name: SERVICE.to_owned(),
         command,
         env: BTreeMap::new(),
-        secret_env: secret_env.into(),
+        secret_env,
         secret_files: SecretFiles::default(),
         dir: home,
         endpoints: [("web".to_owned(), server.url.clone())].into(),
@@ -249,9 +251,12 @@ impl Task for DashboardsTask {
             return Probe::Missing(format!("no dashboard {}", gone.display()));
         }
         let Some(server) = &made.output.grafana else { return Probe::Holds };
-        let place = view.output::<Machine>().and_then(|machine| Ok((Local::new(&machine)?, machine)));
+        let place = view.output::<Machine>();
+        let place = place.and_then(|machine| Ok((Local::new(&machine)?, machine, view.output::<Monitoring>()?)));
         match (place, view.secrets().present(KEY)) {
-            (Ok((local, machine)), Some((key, _))) => local.probe(&service(&machine, server, key)).await,
+            (Ok((local, machine, monitoring)), Some((key, _))) => {
+                local.probe(&service(&machine, server, key, monitoring.login.as_ref())).await
+            }
             (Err(failure), _) => Probe::CannotTell(failure.to_string()),
             (_, None) => Probe::Missing(format!("no secret {KEY}")),
         }
@@ -279,7 +284,7 @@ impl Task for DashboardsTask {
         let Installation { program, home } = found;
         let server = GrafanaServer { url: url(&machine), user: ADMIN.to_owned(), password, program, home };
         context.safe_point()?;
-        Local::new(&machine)?.ensure(context, &service(&machine, &server, key)).await?;
+        Local::new(&machine)?.ensure(context, &service(&machine, &server, key, monitoring.login.as_ref())).await?;
         self.ensure_login(context, &server, &machine).await?;
         Ok(Applied::complete(Dashboards { folder, uids, grafana: Some(server) }))
     }
@@ -296,7 +301,7 @@ impl Task for DashboardsTask {
         match proof {
             "each panel has series, or what it shows is not there" => {
                 let monitoring: Monitoring = view.output()?;
-                let prometheus = Prometheus::new(&monitoring.prometheus_url).map_err(failure)?;
+                let prometheus = monitoring.prometheus(view.secrets())?;
                 let dashboards: Vec<Dashboard> = DASHBOARDS.iter().map(|(_, json)| Dashboard::parse(json)).collect();
                 panels::prove(view, &prometheus, &dashboards).await
             }
@@ -361,6 +366,7 @@ mod tests {
             interval: 15,
             port: 3000,
             user: ADMIN,
+            login: Some("reader".to_owned()),
         };
         let all = [SETTINGS, SOURCE, PROVIDER].map(|template| fill(template, &values)).join("\n--- next ---\n");
         crate::testing::snapshot("grafana-config", &all);

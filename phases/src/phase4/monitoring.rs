@@ -16,11 +16,13 @@ use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Pr
 
 use super::exporters::{exporter, node_exporter, postgres_exporter, tasks_exporter};
 use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, test_rules};
-use crate::config::{AlertsConfig, Config, EmailConfig, ExternalDatabaseConfig, LoginConfig, MonitoringConfig};
-use crate::outputs::{Machine, Monitoring, MonitoringPrograms, Platform};
+use crate::config::{
+    AlertsConfig, Config, EmailConfig, ExternalDatabaseConfig, ExternalPrometheusConfig, LoginConfig, MonitoringConfig,
+};
+use crate::outputs::{Credentials, Machine, Monitoring, MonitoringPrograms, Platform};
 use crate::phase0::find_program;
 use crate::platform::{Health, Local, SecretFiles, Service, healthy, targets};
-use crate::tools::prometheus::{Alert, Prometheus, Sample, alerts};
+use crate::tools::prometheus::{Alert, Prometheus, Sample};
 use crate::tools::secrets::reference;
 use crate::tools::template::fill;
 use crate::tools::{files, prometheus_programs};
@@ -62,6 +64,8 @@ pub struct Settings {
     hpc_login: Option<LoginConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     database: Option<ExternalDatabaseConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    external: Option<ExternalPrometheusConfig>,
 }
 
 /// What the template of Alertmanager's configuration is filled with.
@@ -92,7 +96,7 @@ impl Place {
     }
 }
 
-/// The Prometheus of this side. `login` is the one at the HPC side's.
+/// The Prometheus of this side. `login` is the one at the HPC side's; `external` is one that is there already.
 ///
 /// # Errors
 /// There is no such secret.
@@ -102,6 +106,7 @@ pub(crate) fn cloud_server(
     programs: &MonitoringPrograms,
     monitoring: &MonitoringConfig,
     login: Option<&LoginConfig>,
+    external: Option<Prometheus>,
 ) -> Result<Server, Failure> {
     Ok(Server {
         name: PROMETHEUS,
@@ -113,6 +118,7 @@ pub(crate) fn cloud_server(
         monitoring: monitoring.clone(),
         programs: programs.clone(),
         password: login.map(|login| reference(view, &login.password)).transpose()?,
+        external,
     })
 }
 
@@ -121,12 +127,31 @@ impl MonitoringTask {
     pub fn new(config: &Config) -> Self {
         let (monitoring, programs) = (config.monitoring.clone(), config.tools.prometheus.clone());
         let (hpc_login, database) = (config.hpc.login().cloned(), config.external.database.clone());
-        Self { settings: Settings { monitoring, programs, hpc_login, database } }
+        let external = config.external.prometheus.clone();
+        Self { settings: Settings { monitoring, programs, hpc_login, database, external } }
     }
 
     fn server(&self, view: &View, place: &Place) -> Result<Server, Failure> {
         let Settings { monitoring, hpc_login, .. } = &self.settings;
-        cloud_server(view, &place.machine, &place.programs, monitoring, hpc_login.as_ref())
+        let external = self.external(view, place)?;
+        let external = external.map(|external| external.prometheus(view.secrets())).transpose()?;
+        cloud_server(view, &place.machine, &place.programs, monitoring, hpc_login.as_ref(), external)
+    }
+
+    /// What is known of a Prometheus that is there already; not yet its version.
+    fn external(&self, view: &View, place: &Place) -> Result<Option<Monitoring>, Failure> {
+        let Some(external) = &self.settings.external else { return Ok(None) };
+        let credentials = |login: &LoginConfig| {
+            let password = reference(view, &login.password)?;
+            Ok::<_, Failure>(Credentials { user: login.user.clone(), password })
+        };
+        Ok(Some(Monitoring {
+            prometheus_url: external.url.trim_end_matches('/').to_owned(),
+            alertmanager_url: external.alertmanager.trim_end_matches('/').to_owned(),
+            version: String::new(),
+            programs: place.programs.clone(),
+            login: external.login.as_ref().map(credentials).transpose()?,
+        }))
     }
 
     /// Alertmanager, and its configuration.
@@ -173,13 +198,16 @@ impl MonitoringTask {
             database.map(|given| Ok::<_, Failure>((given, reference(view, &given.password)?))).transpose()?;
         let postgres = postgres_exporter(POSTGRES_EXPORTER, &place.machine, &place.programs, database);
         let tasks = tasks_exporter(TASK_EXPORTER, &place.machine, &place.local);
+        if self.settings.external.is_some() {
+            return Ok(vec![node, postgres, tasks]);
+        }
         let (alertmanager, _) = self.alertmanager(view, place)?;
         Ok(vec![node, postgres, tasks, alertmanager, self.server(view, place)?.service()])
     }
 
     /// Waits until each service that serves is scraped without fault; ours must.
     async fn prove_scraped(&self, view: &View, output: &Monitoring) -> Result<(), Failure> {
-        let (local, prometheus) = (Local::new(&view.output()?)?, client(&output.prometheus_url)?);
+        let (local, prometheus) = (Local::new(&view.output()?)?, output.prometheus(view.secrets())?);
         let scraped = || async {
             let up = prometheus.query("up == 1").await.map_err(|error| error.to_string())?;
             for service in local.services() {
@@ -216,14 +244,18 @@ impl MonitoringTask {
     async fn prove_configuration(&self, view: &View, output: &Monitoring) -> Result<(), Failure> {
         let place = Place::new(view.output()?, output.programs.clone())?;
         self.server(view, &place)?.check(view).await?;
+        if self.settings.external.is_some() {
+            return Ok(());
+        }
         let check = Command::new(&output.programs.amtool).arg("check-config");
         let check = check.arg(place.alertmanager.join("alertmanager.yml")).dir(&place.alertmanager);
         view.command(check.timeout(CHECK_TIMEOUT)).await.map(|_| ())
     }
 }
 
-fn client(url: &str) -> Result<Prometheus, Failure> {
-    Prometheus::new(url).map_err(failure)
+/// The folder of this environment's rules.
+fn cloud_rules(machine: &Machine) -> PathBuf {
+    machine.service_dir(PROMETHEUS).join("rules")
 }
 
 #[async_trait]
@@ -243,6 +275,8 @@ impl Task for MonitoringTask {
         let email = self.settings.monitoring.receivers.email.as_ref();
         let logins = [email.and_then(|email| email.login.as_ref()), self.settings.hpc_login.as_ref()];
         let logins = logins.into_iter().flatten().map(|login| login.password.clone());
+        let external = self.settings.external.iter().filter_map(|external| external.login.as_ref());
+        let logins = logins.chain(external.map(|login| login.password.clone()));
         logins.chain(self.settings.database.iter().map(|database| database.password.clone())).collect()
     }
 
@@ -290,7 +324,15 @@ impl Task for MonitoringTask {
             Ok(found) => found,
             Err(failure) => return Probe::CannotTell(failure.to_string()),
         };
-        if !data.is_dir() {
+        if self.settings.external.is_some() {
+            let looked = match made.output.prometheus(view.secrets()) {
+                Ok(prometheus) => prometheus.version().await.map_err(failure),
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = looked {
+                return Probe::Stopped(failure.to_string());
+            }
+        } else if !data.is_dir() {
             return Probe::DataLost(format!("there are no samples in {}", data.display()));
         }
         for service in services {
@@ -308,16 +350,25 @@ impl Task for MonitoringTask {
         let programs = prometheus_programs::ensure(context, self.settings.programs.as_deref(), &target).await?;
         let place = Place::new(machine, programs)?;
         let (server, user) = (self.server(context, &place)?, &place.machine.service_user);
-        if earlier.made.is_some() && !server.data().is_dir() && !context.accepts_data_loss() {
+        let embedded = earlier.made.as_ref().is_some_and(|made| made.settings.external.is_none());
+        if embedded && server.external.is_none() && !server.data().is_dir() && !context.accepts_data_loss() {
             return Err(Failure::permanent(format!("find the samples in {}: they are gone", server.data().display()))
                 .with_hint("restore them, or begin anew: taskrun run --accept-data-loss"));
         }
         server.write(user)?;
-        for folder in [place.alertmanager.clone(), place.alertmanager.join("data")] {
-            files::service_folder(&folder, user, 0o711)?;
+        let external = self.external(context, &place)?;
+        if external.is_some() {
+            // Those that stood for it before are needed no more; their data stays until the task is destroyed.
+            for name in [PROMETHEUS, ALERTMANAGER] {
+                place.local.remove(context, name).await?;
+            }
+        } else {
+            for folder in [place.alertmanager.clone(), place.alertmanager.join("data")] {
+                files::service_folder(&folder, user, 0o711)?;
+            }
+            let (_, receivers) = self.alertmanager(context, &place)?;
+            files::service_file(&place.alertmanager.join("alertmanager.yml"), user, &receivers)?;
         }
-        let (_, receivers) = self.alertmanager(context, &place)?;
-        files::service_file(&place.alertmanager.join("alertmanager.yml"), user, &receivers)?;
         for service in self.services(context, &place)? {
             context.safe_point()?;
             files::service_folder(&service.dir, user, 0o711)?;
@@ -325,11 +376,17 @@ impl Task for MonitoringTask {
         }
         // Those that ran already have not seen what was written.
         server.reload(context, &place.local).await?;
-        let alertmanager_url = place.alertmanager_url();
-        server::reload(context, &place.local, ALERTMANAGER, &alertmanager_url, "alertmanager").await?;
-        let version = client(&server.url())?.version().await.map_err(failure)?;
-        let prometheus_url = server.url();
-        Ok(Applied::complete(Monitoring { prometheus_url, alertmanager_url, version, programs: place.programs }))
+        let output = match external {
+            Some(external) => external,
+            None => {
+                let alertmanager_url = place.alertmanager_url();
+                server::reload(context, &place.local, ALERTMANAGER, &alertmanager_url, "alertmanager").await?;
+                let (prometheus_url, programs, version) = (server.url(), place.programs, String::new());
+                Monitoring { prometheus_url, alertmanager_url, version, programs, login: None }
+            }
+        };
+        let version = output.prometheus(context.secrets())?.version().await.map_err(failure)?;
+        Ok(Applied::complete(Monitoring { version, ..output }))
     }
 
     fn proofs(&self) -> &'static [Proof] {
@@ -348,7 +405,10 @@ impl Task for MonitoringTask {
             "promtool and amtool find the configuration sound" => self.prove_configuration(view, output).await,
             "the rules pass their unit tests" => self.prove_rules(view, output).await,
             "no rule fails" => {
-                let rules = client(&output.prometheus_url)?.rules().await.map_err(failure)?;
+                let mut rules = output.prometheus(view.secrets())?.rules().await.map_err(failure)?;
+                let own = cloud_rules(&view.output()?);
+                // One that is there already may have others.
+                rules.retain(|rule| rule.file.starts_with(&own));
                 match rules.iter().find(|rule| rule.health == "err") {
                     Some(rule) => Err(Failure::permanent(format!("evaluate {}: {}", rule.name, rule.last_error))),
                     None if rules.is_empty() => Err(Failure::permanent("find the rules: none is loaded")),
@@ -358,7 +418,7 @@ impl Task for MonitoringTask {
             "every service that serves is scraped" => self.prove_scraped(view, output).await,
             "an alert arrives at Alertmanager" => {
                 let arrived = || async {
-                    let there = alerts(&output.alertmanager_url).await.map_err(|error| error.to_string())?;
+                    let there = output.alerts(view.secrets()).await.map_err(|failure| failure.to_string())?;
                     let is = |alert: &Alert| alert.labels.get("alertname").is_some_and(|name| name == WATCHDOG);
                     match there.iter().any(is) {
                         true => Ok(()),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use taskrun_engine::context::View;
@@ -15,7 +15,7 @@ use crate::config::{AlertsConfig, MonitoringConfig};
 use crate::outputs::{MonitoringPrograms, ServiceUser};
 use crate::platform::{Health, Local, Metrics, SecretFiles, Service};
 use crate::tools::files;
-use crate::tools::prometheus::{PrometheusError, metric};
+use crate::tools::prometheus::{Prometheus, PrometheusError, metric};
 use crate::tools::scratch::Scratch;
 use crate::tools::template::{fill, fill_angled};
 
@@ -24,6 +24,12 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long reading a configuration again may take.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one that is there already may take to show what it has read; it looks for files of targets every 30 s.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// The same where it was not asked to read anything: somebody may just have done so.
+const UNASKED_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(crate) const CONFIGURATION: &str = include_str!("../../assets/monitoring/prometheus.yml");
 pub(crate) const RECORDING: &str = include_str!("../../assets/monitoring/recording.yml");
@@ -50,6 +56,8 @@ pub(crate) struct Server {
     pub(crate) programs: MonitoringPrograms,
     /// The password that it scrapes another Prometheus with; it is [at this path](Self::PASSWORD_FILE) for it.
     pub(crate) password: Option<SecretRef>,
+    /// One that is there already and is only told what to do: nothing of it is started or stopped.
+    pub(crate) external: Option<Prometheus>,
 }
 
 /// What the template of the configuration is filled with.
@@ -68,7 +76,10 @@ impl Server {
 
     /// Where it is.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        match &self.external {
+            None => format!("http://127.0.0.1:{}", self.port),
+            Some(external) => external.url().to_owned(),
+        }
     }
 
     /// The folder of its samples.
@@ -130,14 +141,31 @@ impl Server {
     /// # Errors
     /// The disk.
     pub(crate) fn write(&self, user: &ServiceUser) -> Result<(), Failure> {
-        for folder in [self.folder.clone(), self.data(), self.rules(), self.scrapes()] {
-            files::service_folder(&folder, user, 0o711)?;
+        let mode = if self.external.is_some() { 0o755 } else { 0o711 };
+        for folder in [self.folder.clone(), self.rules(), self.scrapes()] {
+            files::service_folder(&folder, user, mode)?;
         }
         if self.alertmanager.is_some() {
-            files::service_file(&self.rules().join("recording.yml"), user, RECORDING)?;
-            files::service_file(&self.rules().join("alerts.yml"), user, &alert_rules(&self.monitoring.alerts))?;
+            self.add(&self.rules().join("recording.yml"), user, RECORDING)?;
+            self.add(&self.rules().join("alerts.yml"), user, &alert_rules(&self.monitoring.alerts))?;
         }
-        files::service_file(&self.file(), user, &self.configuration()?)
+        if self.external.is_none() {
+            files::service_folder(&self.data(), user, 0o711)?;
+        }
+        self.add(&self.file(), user, &self.configuration()?)
+    }
+
+    /// Writes a file that the server reads.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn add(&self, file: &Path, user: &ServiceUser, text: &str) -> Result<(), Failure> {
+        match self.external {
+            None => files::service_file(file, user, text),
+            // It runs as a user of its own, and what it has read since the last change it need not read again.
+            Some(_) if fs::read_to_string(file).is_ok_and(|present| present == text) => files::open_up(file),
+            Some(_) => files::public_file(file, text),
+        }
     }
 
     /// The configuration, with what lies in [`scrapes`](Self::scrapes).
@@ -166,7 +194,63 @@ impl Server {
     /// # Errors
     /// It refuses them: they are wrong.
     pub(crate) async fn reload(&self, view: &View, local: &Local) -> Result<(), Failure> {
-        reload(view, local, self.name, &self.url(), "prometheus").await
+        match &self.external {
+            None => reload(view, local, self.name, &self.url(), "prometheus").await,
+            Some(external) => self.reload_external(view, external).await,
+        }
+    }
+
+    /// Asks one that is there already to read its configuration again, and waits until it has our rules and targets.
+    async fn reload_external(&self, view: &View, external: &Prometheus) -> Result<(), Failure> {
+        let took = external.reload().await.map_err(failure)?;
+        let rules = || async { self.missing_rules(external).await };
+        let targets = || async {
+            let files = external.target_files().await.map_err(|error| error.to_string())?;
+            match files.iter().any(|file| file.starts_with(&self.targets)) {
+                true => Ok(()),
+                false => Err(format!("it reads no file in {}", self.targets.display())),
+            }
+        };
+        let how = match took {
+            true => "",
+            false => " Then let it read its configuration again, for instance: systemctl reload prometheus",
+        };
+        let hint = format!(
+            "add to its configuration the `rule_files`, and of the `scrape_configs` all, that stand in {}.{how}",
+            self.file().display()
+        );
+        let permanent = |failure: Failure| match failure.persistence {
+            Persistence::Transient => {
+                Failure { persistence: Persistence::Permanent, ..failure }.with_hint(hint.clone())
+            }
+            _ => failure,
+        };
+        // Without being asked it takes nothing soon.
+        let patience = if took { TAKE_TIMEOUT } else { UNASKED_TIMEOUT };
+        view.wait_until("the Prometheus to take the rules", patience, rules).await.map_err(permanent)?;
+        view.wait_until("the Prometheus to take the targets", patience, targets).await.map_err(permanent)
+    }
+
+    /// Why one that is there already does not go by all of our rules as they are written now.
+    async fn missing_rules(&self, external: &Prometheus) -> Result<(), String> {
+        const READ: &str = "prometheus_config_last_reload_success_timestamp_seconds";
+        let loaded = external.rules().await.map_err(|error| error.to_string())?;
+        let read = external.metric(READ).await.map_err(|error| error.to_string())?;
+        let folder = self.rules();
+        for entry in fs::read_dir(&folder).map_err(|error| format!("read {}: {error}", folder.display()))?.flatten() {
+            let file = entry.path();
+            let text = fs::read_to_string(&file).map_err(|error| format!("read {}: {error}", file.display()))?;
+            let (known, wanted) = (loaded.iter().filter(|rule| rule.file == file).count(), rules_in(&text));
+            if known != wanted {
+                return Err(format!("it has {known} of the {wanted} rules in {}", file.display()));
+            }
+            let written = fs::metadata(&file).and_then(|found| found.modified()).ok();
+            let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs_f64());
+            if read.zip(written).is_some_and(|(read, written)| read < written.floor()) {
+                return Err(format!("it has not read {} since it was changed", file.display()));
+            }
+        }
+        Ok(())
     }
 
     /// Lets `promtool` check the configuration and the rules that it names.
@@ -179,6 +263,12 @@ impl Server {
         let check = if self.password.is_some() { check.arg("--syntax-only") } else { check };
         view.command(check.arg(self.file()).dir(&self.folder).timeout(CHECK_TIMEOUT)).await.map(|_| ())
     }
+}
+
+/// How many rules a file holds.
+fn rules_in(text: &str) -> usize {
+    let is_rule = |line: &&str| ["- alert:", "- record:"].iter().any(|start| line.trim_start().starts_with(start));
+    text.lines().filter(is_rule).count()
 }
 
 /// Lets a running server of the Prometheus family read its files again. `prefix` is that of its own metrics.
@@ -234,8 +324,6 @@ pub(crate) fn failure(error: PrometheusError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::testing::snapshot;
 
@@ -259,6 +347,7 @@ mod tests {
                 web_assets: Some(PathBuf::from("/s/web")),
             },
             password: None,
+            external: None,
         }
     }
 

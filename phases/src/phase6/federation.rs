@@ -20,7 +20,7 @@ use crate::phase4::dashboards;
 use crate::phase4::exporters::node_exporter;
 use crate::phase4::monitoring::{CLUSTER, cloud_server};
 use crate::phase4::panels::{self, Dashboard};
-use crate::phase4::server::{Server, failure, test_rules};
+use crate::phase4::server::{Server, test_rules};
 use crate::platform::{Local, Metrics, Service, targets};
 use crate::tools::files;
 use crate::tools::prometheus::Prometheus;
@@ -55,6 +55,9 @@ pub struct FederationTask {
 pub struct Settings {
     hpc: HpcConfig,
     monitoring: MonitoringConfig,
+    /// Whether this side's Prometheus is one that is there already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    external: bool,
 }
 
 /// What the template of the scrape configuration is filled with.
@@ -101,13 +104,18 @@ impl Place {
 impl FederationTask {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { settings: Settings { hpc: config.hpc.clone(), monitoring: config.monitoring.clone() } }
+        let external = config.external.prometheus.is_some();
+        Self { settings: Settings { hpc: config.hpc.clone(), monitoring: config.monitoring.clone(), external } }
     }
 
     fn place(&self, view: &View) -> Result<Place, Failure> {
         let (machine, monitoring): (Machine, Monitoring) = (view.output()?, view.output()?);
-        let Settings { hpc, monitoring: config } = &self.settings;
-        let cloud = cloud_server(view, &machine, &monitoring.programs, config, hpc.login())?;
+        let Settings { hpc, monitoring: config, external } = &self.settings;
+        let external = match external {
+            true => Some(monitoring.prometheus(view.secrets())?),
+            false => None,
+        };
+        let cloud = cloud_server(view, &machine, &monitoring.programs, config, hpc.login(), external)?;
         let folder = machine.service_dir(PROMETHEUS);
         let embedded = hpc.prometheus.is_none().then(|| Server {
             name: PROMETHEUS,
@@ -117,6 +125,7 @@ impl FederationTask {
             folder,
             alertmanager: None,
             password: None,
+            external: None,
             ..cloud.clone()
         });
         Ok(Place { local: Local::new(&machine)?, machine, cloud, embedded })
@@ -156,7 +165,7 @@ impl FederationTask {
     }
 
     /// Waits until one query has series of both sides.
-    async fn prove_sides(&self, view: &View, prometheus: &Prometheus) -> Result<(), Failure> {
+    async fn prove_sides(&self, view: &View, place: &Place, prometheus: &Prometheus) -> Result<(), Failure> {
         let both = || async {
             let series =
                 prometheus.query("count by (cluster) (node_load1)").await.map_err(|error| error.to_string())?;
@@ -167,13 +176,21 @@ impl FederationTask {
             }
         };
         let waited = view.wait_until("both sides to answer one query", SHOW_TIMEOUT, both).await;
-        waited.map_err(|failure| match &self.settings.hpc.prometheus {
+        let waited = waited.map_err(|failure| match &self.settings.hpc.prometheus {
             Some(given) => failure.with_hint(format!(
                 "see whether {} can be reached from here: `hpc.prometheus` in the configuration; Prometheus says why \
                  not on its page of targets",
                 given.url
             )),
             None => failure,
+        });
+        let added = place.cloud.scrapes().join(RULES_FILE);
+        waited.map_err(|failure| match self.settings.external {
+            true => failure.with_hint(format!(
+                "add to the `scrape_configs` of your Prometheus what stands in {}, and let it read them again",
+                added.display()
+            )),
+            false => failure,
         })
     }
 }
@@ -261,7 +278,7 @@ impl Task for FederationTask {
             }
         }
         for (file, text) in self.files(&place)? {
-            files::service_file(&file, user, &text)?;
+            place.cloud.add(&file, user, &text)?;
         }
         place.cloud.write(user)?;
         place.cloud.reload(context, &place.local).await?;
@@ -283,14 +300,14 @@ impl Task for FederationTask {
 
     async fn prove(&self, proof: &str, view: &View, _output: &Federation) -> Result<(), Failure> {
         let place = self.place(view)?;
-        let prometheus = Prometheus::new(&place.cloud.url()).map_err(failure)?;
+        let prometheus = view.output::<Monitoring>()?.prometheus(view.secrets())?;
         match proof {
             "promtool finds the configuration sound" => place.cloud.check(view).await,
             "the rules pass their unit tests" => {
                 let rules = fill_angled(RULES, &AlertsConfig::default());
                 test_rules(view, &place.cloud.programs, &[(RULES_FILE, &rules)], RULE_TESTS).await
             }
-            "series of both sides answer one query" => self.prove_sides(view, &prometheus).await,
+            "series of both sides answer one query" => self.prove_sides(view, &place, &prometheus).await,
             "each panel has series, or what it shows is not there" => {
                 panels::prove(view, &prometheus, &[Dashboard::parse(DASHBOARD)]).await
             }
@@ -310,7 +327,11 @@ impl Task for FederationTask {
                 place.local.remove(context, name).await?;
             }
             // The cloud side goes on alone.
-            if matches!(place.local.probe(&place.cloud.service()).await, Probe::Holds) {
+            let serves = match &place.cloud.external {
+                None => matches!(place.local.probe(&place.cloud.service()).await, Probe::Holds),
+                Some(external) => external.version().await.is_ok(),
+            };
+            if serves {
                 place.cloud.write(&place.machine.service_user)?;
                 place.cloud.reload(context, &place.local).await?;
             }

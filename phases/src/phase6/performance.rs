@@ -81,7 +81,7 @@ impl PerformanceTask {
             cold_start_seconds: Some(cold_start_seconds),
             // The model is served on the processor.
             gpus: 0,
-            prometheus: Some(context.output::<Monitoring>()?.prometheus_url),
+            prometheus: Some(context.output::<Monitoring>()?.prometheus(context.secrets())?),
         };
         let folder = folder(context.state_dir());
         files::remove(&folder)?;

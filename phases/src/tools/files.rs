@@ -38,6 +38,14 @@ pub fn service_file(path: &Path, user: &ServiceUser, text: &str) -> Result<(), F
 /// It cannot be written.
 pub fn public_file(path: &Path, text: &str) -> Result<(), Failure> {
     fs::write(path, text).map_err(|error| failure("write", path, &error))?;
+    open_up(path)
+}
+
+/// Lets everybody read a file.
+///
+/// # Errors
+/// It is not there, or another user's.
+pub fn open_up(path: &Path) -> Result<(), Failure> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(|error| failure("open up", path, &error))
 }
 

@@ -226,3 +226,145 @@ fn servers_of_ones_own_are_used_and_left_as_they_are() {
     assert!(servers.folder.join("objects/models").is_dir());
     assert_eq!(servers.sql(USER, "SELECT count(*) FROM pg_namespace WHERE nspname = 'taskrun_proof'"), "0");
 }
+
+/// A Prometheus and an Alertmanager on this machine that somebody else has set up, with a login.
+struct TheirMonitoring {
+    folder: PathBuf,
+    ports: [u16; 2],
+    processes: Vec<std::process::Child>,
+}
+
+impl Drop for TheirMonitoring {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// The password of their login, and how they know it.
+const LOGIN: &str = "hpc-password-1";
+const BCRYPT: &str = "$2b$10$abcdefghijklmnopqrstuujJwhtFWdUgggMiLSWcxjfmxFid.1WkG";
+
+impl TheirMonitoring {
+    fn start(stand: &Stand) -> Self {
+        let outputs = json(stand, &["output", "CLOUD-4.1"]);
+        let program = |name: &str| outputs["programs"][name].as_str().unwrap().to_owned();
+        let folder = stand.path().join("theirs");
+        fs::create_dir(&folder).unwrap();
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut theirs = Self { folder, ports: [free(), free()], processes: Vec::new() };
+        let path = |name: &str| theirs.folder.join(name).display().to_string();
+        fs::write(path("web.yml"), format!("basic_auth_users: {{reader: '{BCRYPT}'}}\n")).unwrap();
+        let alertmanager = "route: {receiver: none}\nreceivers: [{name: none}]\n";
+        fs::write(path("alertmanager.yml"), alertmanager).unwrap();
+        theirs.configure("");
+        give(&theirs.folder);
+        let [prometheus, alerts] = theirs.ports;
+        let servers = [
+            vec![
+                program("prometheus"),
+                format!("--config.file={}", path("prometheus.yml")),
+                format!("--web.config.file={}", path("web.yml")),
+                format!("--storage.tsdb.path={}", path("data")),
+                format!("--web.listen-address=127.0.0.1:{prometheus}"),
+            ],
+            vec![
+                program("alertmanager"),
+                format!("--config.file={}", path("alertmanager.yml")),
+                format!("--web.config.file={}", path("web.yml")),
+                format!("--storage.path={}", path("alerts")),
+                format!("--web.listen-address=127.0.0.1:{alerts}"),
+                "--cluster.listen-address=".to_owned(),
+            ],
+        ];
+        for command in servers {
+            let mut process = std::process::Command::new("setpriv");
+            process.args([NOBODY, "--regid=65534", "--clear-groups"]).args(command).current_dir("/");
+            let quiet = std::process::Stdio::null;
+            theirs.processes.push(process.stdout(quiet()).stderr(quiet()).spawn().unwrap());
+        }
+        for port in theirs.ports {
+            wait_for(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        }
+        theirs
+    }
+
+    /// Their own configuration, with rules and jobs added.
+    fn configure(&self, more: &str) {
+        let login = format!("basic_auth: {{username: reader, password: {LOGIN}}}");
+        let config = format!(
+            "global: {{scrape_interval: 2s, evaluation_interval: 2s}}\n\
+             alerting: {{alertmanagers: [{{{login}, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]}}\n{more}",
+            self.ports[1]
+        );
+        fs::write(self.folder.join("prometheus.yml"), config).unwrap();
+    }
+
+    fn reload(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.processes[0].id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGHUP).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "brings up the monitoring for real, and then a Prometheus and an Alertmanager of its own: make e2e"]
+fn a_prometheus_of_ones_own_is_told_what_to_do() {
+    let (stand, state) = stand("taskrun-e2e-prom", "monitoring: {interval: 2}\n");
+    let _clean = CleanUp(&stand);
+    let plain = fs::read_to_string(stand.path().join("config.yaml")).unwrap();
+    stand.ok(&["run", "CLOUD-4.1"]);
+    let theirs = TheirMonitoring::start(&stand);
+    let configure = |password: &str| {
+        let [prometheus, alerts] = theirs.ports.map(|port| format!("http://127.0.0.1:{port}"));
+        let login = "login: {user: reader, password: prom}";
+        let external = format!("external: {{prometheus: {{url: '{prometheus}', alertmanager: '{alerts}', {login}}}}}");
+        let secrets = "secrets: {prom: {file: prom.secret}}";
+        fs::write(stand.path().join("prom.secret"), password).unwrap();
+        fs::write(stand.path().join("config.yaml"), format!("{plain}{external}\n{secrets}\n")).unwrap();
+    };
+    let fails = |words: &[&str]| {
+        let said = stand.run(&["run", "CLOUD-4.1"]);
+        assert_eq!(said.code, Some(1), "{}", said.err);
+        for words in words {
+            assert!(said.err.contains(words), "`{words}` is not said: {}", said.err);
+        }
+    };
+    configure("not-their-password");
+    fails(&["401", "Unauthorized"]);
+    // What they have to add is told, with its place.
+    configure(LOGIN);
+    let file = state.join("services/prometheus/prometheus.yml");
+    fails(&["rules in", "add to its configuration the `rule_files`", text(&file), "systemctl reload"]);
+
+    // They add it, and are asked to let it be read.
+    let whole = fs::read_to_string(&file).unwrap();
+    let rules = whole.lines().find(|line| line.starts_with("rule_files:")).unwrap();
+    let jobs = &whole[whole.find("scrape_configs:").unwrap()..];
+    theirs.configure(&format!("{rules}\n{jobs}"));
+    fails(&["the Prometheus to take the rules"]);
+    theirs.reload();
+    stand.ok(&["run", "CLOUD-4.1"]);
+    let status = json(&stand, &["cloud", "status", "--json"]);
+    let services = status["services"].as_object().unwrap();
+    assert!(!services.contains_key("prometheus") && !services.contains_key("alertmanager"), "{services:?}");
+    assert!(services.contains_key("node-exporter"));
+    let kept = stand.run(&["run", "CLOUD-4.1"]);
+    assert!(kept.code == Some(0) && kept.err.contains("nothing to do"), "{}", kept.err);
+
+    // Another threshold is not taken for granted.
+    let config = fs::read_to_string(stand.path().join("config.yaml")).unwrap();
+    let other =
+        config.replace("monitoring: {interval: 2}", "monitoring: {interval: 2, alerts: {disk_free_percent: 7}}");
+    fs::write(stand.path().join("config.yaml"), other).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    fails(&["it has not read", "since it was changed"]);
+    theirs.reload();
+    stand.ok(&["resume"]);
+
+    stand.ok(&["destroy", "--yes"]);
+    for port in theirs.ports {
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    }
+}

@@ -52,7 +52,7 @@ impl Watched {
 
     /// The alerts of this name at Alertmanager.
     pub(crate) fn firing(&self, name: &str) -> Vec<Alert> {
-        let all = block_on(alerts(&self.alertmanager)).unwrap();
+        let all = block_on(alerts(&self.alertmanager, None)).unwrap();
         all.into_iter().filter(|alert| alert.labels["alertname"] == name).collect()
     }
 
@@ -169,7 +169,7 @@ fn a_stopped_service_fires_its_alert_which_arrives_and_resolves() {
     let settings = watched.query("pg_settings_max_connections");
     assert_eq!(settings.iter().map(Sample::value).collect::<Vec<_>>(), [100.0]);
     assert_eq!(watched.query("taskrun_task_state{task=\"CLOUD-3.2\", state=\"succeeded\"} == 1").len(), 1);
-    let firing = block_on(alerts(&watched.alertmanager)).unwrap();
+    let firing = block_on(alerts(&watched.alertmanager, None)).unwrap();
     let names: Vec<&str> = firing.iter().map(|alert| &*alert.labels["alertname"]).collect();
     assert_eq!(names, ["Watchdog"], "nothing else is wrong: {firing:?}");
 
