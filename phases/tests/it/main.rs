@@ -13,6 +13,7 @@ mod external;
 mod faults;
 mod federation;
 mod full_disk;
+mod gpu;
 mod load;
 mod local;
 mod minio;
