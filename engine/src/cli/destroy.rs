@@ -9,7 +9,7 @@ use super::execute::Execution;
 use super::main::say;
 use super::product::Product;
 use super::request::Request;
-use super::session::{Purpose, Session, Writing};
+use super::session::{Purpose, Session, Sources, Writing};
 use crate::TaskId;
 use crate::event::{EventKind, PlannedTask, Verb};
 use crate::plan::{Action, Decision, Reason};
@@ -22,7 +22,7 @@ pub(super) async fn destroy(product: &dyn Product, global: &Global, args: Destro
         return Ok(exit::OK);
     }
     let request = Request::new(SelectionArgs { ids: args.ids.clone(), ..SelectionArgs::default() });
-    let writing = session.write()?;
+    let writing = session.write(Sources::Optional)?;
     let doomed = doom(&session, &writing, &request)?;
     tell(&session, &doomed);
     if !doomed.order.is_empty() || args.purge {
@@ -49,7 +49,7 @@ pub(super) async fn go_on(
     global: &Global,
     request: Request,
 ) -> Result<u8, CliError> {
-    let writing = session.write()?;
+    let writing = session.write(Sources::Optional)?;
     let doomed = doom(session, &writing, &request)?;
     tell(session, &doomed);
     take_away(session, global, writing, &request, &doomed).await

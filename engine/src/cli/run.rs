@@ -10,7 +10,7 @@ use super::main::say;
 use super::plan::{self, SavedPlan};
 use super::product::{ConfigureOptions, Product};
 use super::request::{self, Request};
-use super::session::{Purpose, Session, Writing};
+use super::session::{Purpose, Session, Sources, Writing};
 use super::{destroy, show};
 use crate::checkpoint::Checkpoint;
 use crate::event::{EventKind, PlannedTask, Verb};
@@ -58,7 +58,7 @@ async fn bring_up(
     plan_out: Option<&std::path::Path>,
     saved: Option<SavedPlan>,
 ) -> Result<u8, CliError> {
-    let writing = session.write()?;
+    let writing = session.write(Sources::Required)?;
     let wanted = request.resolve(&session.world.graph, &writing.checkpoint)?;
     let plan = plan::make(session, &writing.checkpoint, &wanted).await?;
     if let Some(saved) = &saved {

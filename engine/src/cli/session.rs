@@ -57,6 +57,15 @@ pub struct Writing {
     pub notices: Vec<String>,
 }
 
+/// Whether the sources of the user's own secrets must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sources {
+    /// What is made needs them as they are now.
+    Required,
+    /// What is taken away does with what is known of them.
+    Optional,
+}
+
 /// Where the graph's file is.
 pub(super) fn graph_file(global: &Global) -> PathBuf {
     global.graph.clone().unwrap_or_else(|| PathBuf::from("graph.yaml"))
@@ -159,14 +168,19 @@ impl Session {
     ///
     /// # Errors
     /// Another run holds the state, exit code 3; the state is damaged or cannot be written, 4.
-    pub fn write(&self) -> Result<Writing, CliError> {
+    pub fn write(&self, sources: Sources) -> Result<Writing, CliError> {
         let (lock, mut notices) = self.lock()?;
         self.refuse_to_begin_anew()?;
         for (name, source) in &self.world.sources {
-            self.world
-                .secrets
-                .resolve(name, source)
-                .map_err(|error| CliError::caused(exit::USAGE, format!("get the secret `{name}`"), &error))?;
+            match (self.world.secrets.resolve(name, source), sources) {
+                (Ok(_), _) => {}
+                (Err(error), Sources::Required) => {
+                    return Err(CliError::caused(exit::USAGE, format!("get the secret `{name}`"), &error));
+                }
+                (Err(error), Sources::Optional) => {
+                    notices.push(format!("the secret `{name}` stays as it was last known: {error}"));
+                }
+            }
         }
         let mut checkpoint = Checkpoint::default();
         let opened = Writer::open(Arc::clone(&lock), Arc::new(RealDisk), &self.identity, |_, payload| {

@@ -34,6 +34,8 @@ pub struct Scan {
     pub files: Vec<LocalFile>,
     /// The paths of what is no file and is left out: sockets, pipes, devices.
     pub special: Vec<PathBuf>,
+    /// The folders directly in the source that are left out because they are a trainer's checkpoints (`checkpoint-40`).
+    pub checkpoints: Vec<PathBuf>,
 }
 
 /// Why a source cannot be sent.
@@ -152,6 +154,10 @@ impl Walk {
                 self.add(&location, path, &metadata)?;
                 continue;
             }
+            if folder == self.root && is_checkpoint(name) {
+                self.found.checkpoints.push(location);
+                continue;
+            }
             let id = (metadata.dev(), metadata.ino());
             if within.contains(&id) {
                 return Err(ScanError::Loop { path: location });
@@ -183,6 +189,12 @@ impl Walk {
         self.found.files.push(LocalFile { path, location: location.to_owned(), size, mtime });
         Ok(())
     }
+}
+
+/// Whether a folder beside a model is what a trainer would go on from: several times as large, and no part of the model.
+fn is_checkpoint(name: &str) -> bool {
+    let number = name.strip_prefix("checkpoint-");
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A name that can be part of a key.
@@ -225,6 +237,21 @@ mod tests {
         assert_eq!(paths(&found), ["a.json", "b/link", "b/weights", "c/link", "c/weights"]);
         assert_eq!(found.files[1].size, 5, "that of the file it leads to");
         assert_eq!(found.special, [folder.path().canonicalize().unwrap().join("pipe")]);
+    }
+
+    #[test]
+    fn checkpoints_beside_a_model_are_left_out() {
+        let folder = folder();
+        for name in ["checkpoint-40", "checkpoint-final", "b/checkpoint-40"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("state"), "1").unwrap();
+        }
+        let found = scan(folder.path(), false, 0).unwrap();
+        let expected = ["a.json", "b/checkpoint-40/state", "b/weights", "checkpoint-final/state"];
+        assert_eq!(paths(&found), expected);
+        assert_eq!(found.checkpoints, [folder.path().canonicalize().unwrap().join("checkpoint-40")]);
+        let one = scan(&folder.path().join("checkpoint-40"), false, 0).unwrap();
+        assert_eq!(paths(&one), ["state"], "one that is asked for is sent");
     }
 
     #[test]

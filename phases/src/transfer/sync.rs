@@ -189,6 +189,9 @@ impl Sync<'_> {
             for path in &found.special {
                 self.sender.progress.note(&format!("left out {}: it is no file", path.display()));
             }
+            for path in &found.checkpoints {
+                self.sender.progress.note(&format!("left out {}: it is a checkpoint", path.display()));
+            }
         }
         let objects = listed?
             .into_iter()

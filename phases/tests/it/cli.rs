@@ -133,6 +133,22 @@ fn destroy_goes_backwards_and_takes_dependents_along() {
 }
 
 #[test]
+fn what_was_made_with_a_secret_is_destroyed_without_it() {
+    let graph = "{version: 1, tasks: {uses: {run: 'echo made > made', destroy: 'rm made', env: {KEY: {secret: key}}}}}";
+    let stand = Stand::new(graph);
+    let config = "version: 1\nname: local\nsecrets: {key: {file: key.secret}}\n";
+    std::fs::write(stand.path().join("c.yaml"), config).unwrap();
+    std::fs::write(stand.path().join("key.secret"), "a-long-secret").unwrap();
+    stand.ok(&["--config", "c.yaml", "run"]);
+    std::fs::remove_file(stand.path().join("key.secret")).unwrap();
+    let refused = stand.run(&["--config", "c.yaml", "run"]);
+    assert!(refused.code == Some(2) && refused.err.contains("get the secret `key`"), "{}", refused.err);
+    let said = stand.ok(&["--config", "c.yaml", "destroy", "--yes"]);
+    assert!(said.err.contains("the secret `key` stays as it was last known"), "{}", said.err);
+    assert!(!stand.path().join("made").exists());
+}
+
+#[test]
 fn a_saved_plan_is_run_exactly_or_not_at_all() {
     let stand = Stand::new(GRAPH);
     stand.ok(&["plan", "--plan-out", "p.json"]);
