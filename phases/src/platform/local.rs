@@ -90,7 +90,8 @@ impl Local {
     /// Makes the [own program](Self::own_program), unless it is this very one already.
     fn keep_own_program(&self) -> io::Result<()> {
         // A copy: services start again after a crash also when the program was rebuilt or removed meanwhile.
-        let (source, program) = (std::env::current_exe()?, self.own_program());
+        // By this name it can be read also when that happened while it runs.
+        let (source, program) = (PathBuf::from("/proc/self/exe"), self.own_program());
         let identity = |file: &Path| fs::metadata(file).and_then(|found| Ok((found.len(), found.modified()?)));
         let (len, modified) = identity(&source)?;
         if identity(&program).is_ok_and(|present| present == (len, modified)) {
