@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use taskrun_engine::outcome::{Failure, Persistence};
-use taskrun_engine::secret::{Secret, SecretRef, SecretStore};
+use taskrun_engine::secret::{Secret, SecretError, SecretRef, SecretStore};
 use taskrun_engine::task::Output;
 
 use crate::tools::prometheus::{Alert, Prometheus, PrometheusError, alerts};
@@ -40,9 +40,9 @@ impl Monitoring {
     /// # Errors
     /// The password is gone, or the HTTP client cannot be made.
     pub fn prometheus(&self, secrets: &SecretStore) -> Result<Prometheus, Failure> {
-        let password = self.password(secrets)?;
-        let login = self.login.as_ref().zip(password.as_ref()).map(|(login, password)| (&*login.user, password));
-        Prometheus::with_login(&self.prometheus_url, login).map_err(unclear)
+        let login = self.login(secrets)?;
+        let login = login.as_ref().map(|(user, password)| (*user, password));
+        Prometheus::with_login(&self.prometheus_url, login).map_err(PrometheusError::into_failure)
     }
 
     /// The alerts that Alertmanager knows of.
@@ -50,20 +50,17 @@ impl Monitoring {
     /// # Errors
     /// The password is gone, or it does not answer.
     pub async fn alerts(&self, secrets: &SecretStore) -> Result<Vec<Alert>, Failure> {
-        let password = self.password(secrets)?;
-        let login = self.login.as_ref().zip(password.as_ref()).map(|(login, password)| (&*login.user, password));
-        alerts(&self.alertmanager_url, login).await.map_err(unclear)
+        let login = self.login(secrets)?;
+        let login = login.as_ref().map(|(user, password)| (*user, password));
+        alerts(&self.alertmanager_url, login).await.map_err(PrometheusError::into_failure)
     }
 
-    fn password(&self, secrets: &SecretStore) -> Result<Option<Secret>, Failure> {
-        let found = self.login.as_ref().map(|login| secrets.get(&login.password)).transpose();
-        found.map_err(|error| Failure::caused(Persistence::Permanent, "find the login of the monitoring", &error))
+    fn login(&self, secrets: &SecretStore) -> Result<Option<(&str, Secret)>, Failure> {
+        let found = self.login.as_ref().map(|login| Ok((&*login.user, secrets.get(&login.password)?))).transpose();
+        found.map_err(|error: SecretError| {
+            Failure::caused(Persistence::Permanent, "find the login of the monitoring", &error)
+        })
     }
-}
-
-fn unclear(error: PrometheusError) -> Failure {
-    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
-    Failure::caused(persistence, "ask the monitoring", &error)
 }
 
 /// The programs of Prometheus and its exporters.

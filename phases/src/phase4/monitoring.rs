@@ -15,14 +15,14 @@ use taskrun_engine::process::Command;
 use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
 use super::exporters::{exporter, node_exporter, postgres_exporter, tasks_exporter};
-use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, failure, test_rules};
+use super::server::{self, ALERTS, CONFIGURATION, RECORDING, Server, alert_rules, test_rules};
 use crate::config::{
     AlertsConfig, Config, EmailConfig, ExternalDatabaseConfig, ExternalPrometheusConfig, LoginConfig, MonitoringConfig,
 };
 use crate::outputs::{Credentials, Machine, Monitoring, MonitoringPrograms, Platform};
 use crate::phase0::find_program;
 use crate::platform::{Health, Local, SecretFiles, Service, healthy, targets};
-use crate::tools::prometheus::{Alert, Prometheus, Sample};
+use crate::tools::prometheus::{Alert, Prometheus, PrometheusError, Sample};
 use crate::tools::secrets::reference;
 use crate::tools::template::fill;
 use crate::tools::{files, prometheus_programs};
@@ -326,7 +326,7 @@ impl Task for MonitoringTask {
         };
         if self.settings.external.is_some() {
             let looked = match made.output.prometheus(view.secrets()) {
-                Ok(prometheus) => prometheus.version().await.map_err(failure),
+                Ok(prometheus) => prometheus.version().await.map_err(PrometheusError::into_failure),
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = looked {
@@ -385,7 +385,7 @@ impl Task for MonitoringTask {
                 Monitoring { prometheus_url, alertmanager_url, version, programs, login: None }
             }
         };
-        let version = output.prometheus(context.secrets())?.version().await.map_err(failure)?;
+        let version = output.prometheus(context.secrets())?.version().await.map_err(PrometheusError::into_failure)?;
         Ok(Applied::complete(Monitoring { version, ..output }))
     }
 
@@ -405,7 +405,8 @@ impl Task for MonitoringTask {
             "promtool and amtool find the configuration sound" => self.prove_configuration(view, output).await,
             "the rules pass their unit tests" => self.prove_rules(view, output).await,
             "no rule fails" => {
-                let mut rules = output.prometheus(view.secrets())?.rules().await.map_err(failure)?;
+                let mut rules =
+                    output.prometheus(view.secrets())?.rules().await.map_err(PrometheusError::into_failure)?;
                 let own = cloud_rules(&view.output()?);
                 // One that is there already may have others.
                 rules.retain(|rule| rule.file.starts_with(&own));

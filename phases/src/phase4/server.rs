@@ -202,7 +202,7 @@ impl Server {
 
     /// Asks one that is there already to read its configuration again, and waits until it has our rules and targets.
     async fn reload_external(&self, view: &View, external: &Prometheus) -> Result<(), Failure> {
-        let took = external.reload().await.map_err(failure)?;
+        let took = external.reload().await.map_err(PrometheusError::into_failure)?;
         let rules = || async { self.missing_rules(external).await };
         let targets = || async {
             let files = external.target_files().await.map_err(|error| error.to_string())?;
@@ -314,12 +314,6 @@ pub(crate) async fn test_rules(
 /// The alert rules with these thresholds. Prometheus's own templates have the usual braces, so ours have angles.
 pub(crate) fn alert_rules(alerts: &AlertsConfig) -> String {
     fill_angled(ALERTS, alerts)
-}
-
-/// What Prometheus or Alertmanager says, as the error of a task.
-pub(crate) fn failure(error: PrometheusError) -> Failure {
-    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
-    Failure::caused(persistence, "ask the monitoring", &error)
 }
 
 #[cfg(test)]

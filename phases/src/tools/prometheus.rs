@@ -11,6 +11,7 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::secret::Secret;
 
 /// How long an answer may take.
@@ -54,6 +55,12 @@ impl PrometheusError {
             Self::Transport { .. } => true,
             Self::Refused { status, .. } => status.is_server_error(),
         }
+    }
+
+    /// It, as the error of a task.
+    pub fn into_failure(self) -> Failure {
+        let persistence = if self.is_transient() { Persistence::Transient } else { Persistence::Permanent };
+        Failure::caused(persistence, "ask the monitoring", &self)
     }
 }
 
