@@ -2,8 +2,10 @@
 
 pub mod backup;
 mod cli;
+pub mod cluster;
 pub mod config;
 pub mod docs;
+pub mod hypervisor;
 pub mod load;
 pub mod outputs;
 pub mod phase0;

@@ -102,7 +102,9 @@ fn a_real_gpu_is_seen_as_nvidia_smi_sees_it() {
     assert!(!told.trim().is_empty());
     for row in told.lines() {
         let row: Vec<&str> = row.split(", ").collect();
-        let &[index, uuid, name, driver, memory_mib, mig, celsius, used_mib] = row.as_slice() else { panic!("{row:?}") };
+        let &[index, uuid, name, driver, memory_mib, mig, celsius, used_mib] = row.as_slice() else {
+            panic!("{row:?}")
+        };
         assert_eq!(found.driver, driver);
         let mut devices = found.devices.iter().filter(|gpu| gpu.index.to_string() == index);
         if mig == "Enabled" {
