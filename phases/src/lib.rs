@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod docs;
 pub mod hypervisor;
+pub mod images;
 pub mod load;
 pub mod outputs;
 pub mod phase0;
