@@ -157,7 +157,8 @@ impl SshTarget {
             "ClearAllForwardings=yes".to_owned(),
             "PermitLocalCommand=no".to_owned(),
             "RemoteCommand=none".to_owned(),
-            "LogLevel=ERROR".to_owned(),
+            // What is less than that hides why a connection ended.
+            "LogLevel=INFO".to_owned(),
         ];
         let mut options: Vec<OsString> = ["-a", "-x"].map(OsString::from).to_vec();
         options.extend(settings.into_iter().flat_map(|setting| [OsString::from("-o"), setting.into()]));

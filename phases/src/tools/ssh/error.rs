@@ -161,7 +161,9 @@ impl SshError {
             SshErrorKind::Lost | SshErrorKind::Booting => return None,
             SshErrorKind::Denied => {
                 let key = key.as_ref().map(|key| format!("-i {} ", key.display())).unwrap_or_default();
-                format!("let {user} in with it: ssh-copy-id {key}-p {port} {user}@{address}")
+                format!(
+                    "let {user} in with it: ssh-copy-id {key}-p {port} {user}@{address}; one with a passphrase must be in ssh-agent"
+                )
             }
             SshErrorKind::HostKeyChanged => format!(
                 "if the machine was made anew, forget its old key: ssh-keygen -f {} -R '{}'; else find out who answers there",
