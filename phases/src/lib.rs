@@ -8,6 +8,7 @@ pub mod docs;
 pub mod hypervisor;
 pub mod load;
 pub mod outputs;
+pub mod passthrough;
 pub mod phase0;
 pub mod phase1;
 pub mod phase2;
