@@ -9,6 +9,7 @@ pub mod hypervisor;
 pub mod images;
 pub mod load;
 pub mod outputs;
+pub mod passthrough;
 pub mod phase0;
 pub mod phase1;
 pub mod phase2;
