@@ -23,8 +23,10 @@ mod session;
 mod show;
 mod signals;
 mod status;
+mod work;
 
 pub use error::{CliError, exit};
 pub use main::{command, main, print, say};
 pub use product::{ConfigureOptions, Configured, Product};
 pub use session::{Purpose, Session, Writing};
+pub use work::Work;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ArgMatches;
-use taskrun_engine::cli::{CliError, Session, exit, say};
+use taskrun_engine::cli::{CliError, Session, exit, print, say};
 use taskrun_engine::process::{Cancel, Command, Discard};
 
-use super::cloud::print;
+use super::own;
 
 /// There only where systemd is the machine's first process (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
@@ -70,17 +70,9 @@ impl Manager {
 
 impl Unit {
     fn new(session: &Session) -> Result<Self, CliError> {
-        let failed =
-            |error: std::io::Error| CliError::caused(exit::FAILED, "find the files of this environment", &error);
-        let absolute = |path: &Path| std::path::absolute(path).map_err(failed);
-        let graph = absolute(&session.graph_file)?;
-        let state = absolute(session.state.parent().unwrap_or(&session.state))?;
-        let mut program = vec![std::env::current_exe().map_err(failed)?];
-        // Where there is none the defaults are taken, unless somebody asks for it.
-        if session.config_file.is_file() {
-            program.extend(["--config".into(), absolute(&session.config_file)?]);
-        }
-        program.extend(["--graph".into(), graph.clone(), "--state-dir".into(), state]);
+        let program = own::program(session)?;
+        let graph = std::path::absolute(&session.graph_file);
+        let graph = graph.map_err(|error| CliError::caused(exit::FAILED, "find the graph", &error))?;
         let program = program.iter().map(|word| word.display().to_string()).collect();
         let folder = graph.parent().unwrap_or(Path::new("/")).to_owned();
         let variables = VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));

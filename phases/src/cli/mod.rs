@@ -8,4 +8,5 @@ pub(crate) mod docs;
 pub(crate) mod model;
 pub(crate) mod model_sync;
 pub(crate) mod open;
+mod own;
 pub(crate) mod test;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Value, json};
-use taskrun_engine::cli::{CliError, Session, exit, say};
+use taskrun_engine::cli::{CliError, Session, exit, print, say};
 use taskrun_engine::graph::parse_duration;
 
-use super::cloud::print;
 use crate::outputs::ModelServing;
 use crate::serving::{
     Autoscaling, Client, ConditionKind, InferenceService, Replicas, Resources, Runtime, ServingError, Status,
@@ -122,7 +121,7 @@ async fn deploy(client: &Client, args: &ArgMatches) -> Result<u8, CliError> {
     match args.get_flag("json") {
         true => print(&format!("{:#}\n", json!(status)))?,
         false => print(&format!("{}\n", status.url))?,
-    }
+    };
     Ok(exit::OK)
 }
 
@@ -163,7 +162,7 @@ fn list(client: &Client, json: bool) -> Result<u8, CliError> {
     match json {
         true => print(&format!("{:#}\n", json!({"version": 1, "models": models})))?,
         false => print(&table(&models))?,
-    }
+    };
     Ok(exit::OK)
 }
 

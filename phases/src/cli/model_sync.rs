@@ -7,9 +7,8 @@ use bytesize::ByteSize;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use reqwest::StatusCode;
 use serde_json::json;
-use taskrun_engine::cli::{CliError, Session, exit};
+use taskrun_engine::cli::{CliError, Session, exit, print};
 
-use super::cloud::print;
 use crate::outputs::{ObjectStore, Tracking};
 use crate::phase6::{APPLICATION, BUCKET};
 use crate::tools::mlflow::Mlflow;

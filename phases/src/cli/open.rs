@@ -3,10 +3,10 @@
 use std::process::{Command, Stdio};
 
 use clap::{Arg, ArgAction, ArgMatches};
-use taskrun_engine::cli::{CliError, Session, exit, say};
+use taskrun_engine::cli::{CliError, Session, exit, print, say};
 use taskrun_engine::graph::nearest;
 
-use super::cloud::{platform, print};
+use super::cloud::platform;
 use crate::platform::Service;
 
 /// The verb's command line.

@@ -97,7 +97,7 @@ impl ModelServingTask {
         let target = machine.runtime_dir().join(HAPROXY);
         let program = target.join("usr/sbin/haproxy");
         let holds = |_: &Vec<PathBuf>| program.is_file();
-        let unpack = debian::unpack_packages(context, &[HAPROXY], &target);
+        let unpack = debian::unpack_packages(context, &[HAPROXY], &[], &target);
         let libraries = context.step_checked("unpack HAProxy", holds, unpack).await?;
         let version = version(context, &program, &libraries).await?;
         Ok(Haproxy { program, libraries, version })

@@ -2,7 +2,7 @@
 //! whole, so that a reader sees the old one or the new one, and never a part.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::InferenceService;
 use super::status::Status;
+use crate::tools::files;
 
 /// The files of one environment.
 #[derive(Debug, Clone)]
@@ -104,19 +105,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     parsed.map_err(|source| StoreError { what: "read", path: path.to_owned(), source })
 }
 
-/// Writes a file so that it is whole after a crash too.
 fn write(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-    let written = || -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        // Writers at the same time must not share it; the name does not end in `.json`.
-        let new = path.with_extension(format!("{}.new", std::process::id()));
-        let mut file = fs::File::create(&new)?;
-        file.write_all(format!("{:#}\n", serde_json::to_value(value)?).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    written().map_err(|source| StoreError { what: "write", path: path.to_owned(), source })
+    let text = serde_json::to_value(value).map(|value| format!("{value:#}\n")).map_err(io::Error::from);
+    let written = text.and_then(|text| files::replace(path, text.as_bytes()));
+    written.map_err(|source| StoreError { what: "write", path: path.to_owned(), source })
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

@@ -73,18 +73,24 @@ pub async fn unpack(context: &Context, target: &Path) -> Result<PostgresPrograms
             .with_hint("fetch the package lists: apt-get update")
     })?;
     let major = server.trim_start_matches("postgresql-");
-    let libraries = unpack_packages(context, &[&server, &format!("postgresql-client-{major}")], target).await?;
+    let libraries = unpack_packages(context, &[&server, &format!("postgresql-client-{major}")], &[], target).await?;
     programs(&target.join(format!("usr/lib/postgresql/{major}/bin")), libraries)
 }
 
 /// Fetches packages of the distribution and the libraries that they need and the machine lacks, and unpacks them into
-/// `target`, which is emptied before. Nothing is installed: no script of a package runs, and no daemon starts. Returns
-/// the folders for LD_LIBRARY_PATH.
+/// `target`, which is emptied before. Nothing is installed: no script of a package runs, and no daemon starts. `parts` are
+/// programs that some releases have in a package of their own, which the wanted one needs. Returns the folders for
+/// LD_LIBRARY_PATH.
 ///
 /// # Errors
 /// A package cannot be fetched; apt checks each against the signed lists of the distribution.
-pub async fn unpack_packages(context: &Context, wanted: &[&str], target: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let packages = with_libraries(context, wanted).await?;
+pub async fn unpack_packages(
+    context: &Context,
+    wanted: &[&str],
+    parts: &[&str],
+    target: &Path,
+) -> Result<Vec<PathBuf>, Failure> {
+    let packages = with_libraries(context, wanted, parts).await?;
     context.say(format!("unpacking {}", packages.iter().cloned().collect::<Vec<_>>().join(" ")));
     let fetched = target.with_extension("packages");
     files::remove(target)?;
@@ -139,14 +145,14 @@ fn normalised(path: &Path) -> PathBuf {
 }
 
 /// The packages with those libraries that they need and that are not installed.
-async fn with_libraries(context: &Context, wanted: &[&str]) -> Result<BTreeSet<String>, Failure> {
+async fn with_libraries(context: &Context, wanted: &[&str], parts: &[&str]) -> Result<BTreeSet<String>, Failure> {
     let wanted = wanted.iter().map(|package| (*package).to_owned());
     let (mut packages, mut open) = (wanted.clone().collect::<BTreeSet<_>>(), wanted.collect::<VecDeque<_>>());
     while let Some(package) = open.pop_front() {
         for needed in depends(context, &package).await? {
             // Only libraries are needed to run the programs; the rest sets up a system service.
-            let library = needed.starts_with("lib");
-            if library && !packages.contains(&needed) && !is_installed(context, &needed).await {
+            let used = needed.starts_with("lib") || parts.contains(&&*needed);
+            if used && !packages.contains(&needed) && !is_installed(context, &needed).await {
                 packages.insert(needed.clone());
                 open.push_back(needed);
             }

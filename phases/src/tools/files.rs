@@ -1,7 +1,7 @@
 //! Files and folders of services, with errors that name them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
@@ -47,6 +47,29 @@ pub fn public_file(path: &Path, text: &str) -> Result<(), Failure> {
 /// It is not there, or another user's.
 pub fn open_up(path: &Path) -> Result<(), Failure> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(|error| failure("open up", path, &error))
+}
+
+/// Writes a file, and the folder that it is in, so that it holds either the old or the new text, also after a crash.
+///
+/// # Errors
+/// It cannot be written; the old one is still there.
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    // Writers at the same time must not share it.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = folder.join(name);
+    let written = fs::File::create(&new).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()
+    });
+    let replaced = written.and_then(|()| fs::rename(&new, path));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    replaced?;
+    fs::File::open(folder)?.sync_all()
 }
 
 /// Removes a file, or a folder with all that is in it; that there is none is fine.

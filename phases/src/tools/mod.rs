@@ -20,6 +20,7 @@ pub mod run_as;
 pub mod s3;
 pub mod scratch;
 pub mod secrets;
+pub mod ssh;
 pub mod supervisor;
 pub mod template;
 pub mod tls;

@@ -43,6 +43,9 @@ const POSTGRES_EXPORTER: Wanted =
 const ALERTMANAGER: Wanted = built(&["alertmanager", "prometheus-alertmanager"]);
 const AMTOOL: Wanted = built(&["amtool"]);
 
+/// Programs that Debian 13 has in packages of their own.
+const PARTS: [&str; 1] = ["promtool"];
+
 /// What Debian's Prometheus shows to a browser, in its package.
 const WEB_ASSETS: &str = "usr/share/prometheus/web";
 
@@ -79,9 +82,10 @@ pub async fn ensure(context: &Context, given: Option<&Path>, target: &Path) -> R
     let missing = missing(given);
     let packages: Vec<&str> = missing.packages.into_iter().collect();
     if !packages.is_empty() {
-        let unpacked = |(): &()| target.join("usr/bin").is_dir();
+        let there = |wanted: &Wanted| wanted.installed(given).is_some() || wanted.fetched(target).is_ok();
+        let unpacked = |(): &()| [PROMETHEUS, PROMTOOL, NODE_EXPORTER, POSTGRES_EXPORTER].iter().all(there);
         let unpack = async {
-            debian::unpack_packages(context, &packages, target).await?;
+            debian::unpack_packages(context, &packages, &PARTS, target).await?;
             files::remove(&target.join(UNUSED))
         };
         context.step_checked("unpack Prometheus", unpacked, unpack).await?;

@@ -36,8 +36,10 @@ fn serve(file: &Path) -> u16 {
         for mut stream in listener.incoming().flatten() {
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", contents.len())
-                .unwrap();
+            let length = contents.len();
+            let kind = "text/plain; version=0.0.4";
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n");
+            write!(stream, "{head}Connection: close\r\n\r\n").unwrap();
             stream.write_all(&contents).unwrap();
         }
     });
@@ -92,6 +94,16 @@ fn grafana_is_fetched_and_checked_and_shows_the_dashboards() {
     let opened = stand.ok(&["open", "grafana"]);
     assert_eq!(opened.out.trim(), output["grafana"]["url"].as_str().unwrap());
     assert!(opened.err.contains("user admin, password: taskrun secret show dashboards-password"), "{}", opened.err);
+
+    // The figures of a busy NVIDIA H200, as this program's exporter told them, fill the panels that were empty.
+    let empty = |stand: &Stand| stand.ok(&["logs", "CLOUD-4.2"]).out.contains("is empty: there is no GPU");
+    assert!(empty(&stand));
+    let figures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/assets/h200.metrics");
+    let labels = "{\"job\": \"gpu\", \"service\": \"gpu-exporter\"}";
+    let target = format!("[{{\"targets\": [\"127.0.0.1:{}\"], \"labels\": {labels}}}]", serve(&figures));
+    std::fs::write(state.join("targets/gpu-exporter.json"), target).unwrap();
+    stand.ok(&["run", "--force", "CLOUD-4.2"]);
+    assert!(!empty(&stand), "{}", stand.ok(&["logs", "CLOUD-4.2"]).out);
 
     // A new password is taken over by a Grafana that has its own already.
     stand.ok(&["secret", "rotate", "dashboards-password"]);
