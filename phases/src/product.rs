@@ -12,7 +12,7 @@ use taskrun_engine::registry::{NoParameters, Registry};
 use taskrun_engine::task::Task;
 
 use crate::cli;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 use crate::phase0::{MachineTask, OperatorCliTask};
 use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
 use crate::phase2::{GpuTask, PlatformUp};
@@ -83,10 +83,11 @@ impl Plugins {
 #[async_trait]
 impl Product for Cloud {
     fn configure(&self, file: &Path, asked: bool, options: ConfigureOptions) -> Result<Configured, CliError> {
-        let config = config::load(file, asked)?;
+        let Loaded { config, warnings } = config::load(file, asked)?;
         Ok(Configured {
-            environment: config.name.clone(),
-            platform: config.platform.as_str().to_owned(),
+            environment: config.name().to_owned(),
+            platform: config.platform().as_str().to_owned(),
+            warnings,
             registry: registry(&config, file, options),
             secrets: config.secrets.into_iter().collect(),
         })

@@ -77,4 +77,7 @@ pub struct Configured {
     pub registry: Registry,
     /// The user's own secrets.
     pub secrets: Vec<(String, SecretSource)>,
+    /// What the user should know of it though nothing is wrong, each with its place: `FILE:LINE:COLUMN: MESSAGE`. It is
+    /// told on stderr.
+    pub warnings: Vec<String>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::Global;
 use super::error::{CliError, MEND_DISK, exit};
+use super::main::say;
 use super::product::{ConfigureOptions, Product};
 use crate::TaskId;
 use crate::checkpoint::{Checkpoint, Record};
@@ -85,6 +86,9 @@ impl Session {
             // What is wrong with either is told at once.
             Err(errors) => CliError::report(error.code, error.render() + &CliError::from(errors).render()),
         })?;
+        for warning in &configured.warnings {
+            say(format!("warning: {warning}"));
+        }
         let folder = graph_folder(&graph_file)?;
         let root = global.state_dir.clone().unwrap_or_else(|| product.state_root(&folder));
         let root = std::path::absolute(&root)

@@ -6,7 +6,7 @@ use taskrun_engine::cli::{CliError, exit};
 use taskrun_engine::graph::{Document, Fault};
 use taskrun_engine::secret::SecretSource;
 
-use super::{Config, DatabaseConfig, ExposeConfig, GpuConfig};
+use super::{ClustersConfig, Config, DatabaseConfig, ExposeConfig, GpuConfig, PlatformKind};
 use crate::transfer::{check_name, parse_rate};
 
 /// The newest version of the format.
@@ -18,16 +18,27 @@ const ARTIFACTS: &str = "mlflow-artifacts";
 /// A configuration is a page, not a book.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// A configuration that was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What the user should know of it, each with its place.
+    pub warnings: Vec<String>,
+}
+
 /// Reads `file`. If it is not there and nobody `asked` for it, the defaults are taken.
 ///
 /// # Errors
 /// What is wrong with it, with its place where there is one; exit code 2.
-pub fn load(file: &Path, asked: bool) -> Result<Config, CliError> {
+pub fn load(file: &Path, asked: bool) -> Result<Loaded, CliError> {
     let failed = |error: std::io::Error| {
         CliError::caused(exit::USAGE, format!("read the configuration {}", file.display()), &error)
     };
     let metadata = match std::fs::metadata(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked => return Ok(Config::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked => {
+            return Ok(Loaded { config: Config::default(), warnings: Vec::new() });
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(failed(error).with_hint("name one by --config FILE; config/local.yaml is the usual one"));
         }
@@ -45,7 +56,7 @@ pub fn load(file: &Path, asked: bool) -> Result<Config, CliError> {
     parse(&text, &file.display().to_string())
 }
 
-fn parse(text: &str, name: &str) -> Result<Config, CliError> {
+pub(super) fn parse(text: &str, name: &str) -> Result<Loaded, CliError> {
     if text.trim().is_empty() {
         return Err(
             CliError::usage(format!("{name} is empty")).with_hint("begin it with `version: 1` and `name: local`")
@@ -54,7 +65,12 @@ fn parse(text: &str, name: &str) -> Result<Config, CliError> {
     let document = Document::parse(name, text)?;
     let faults = match document.read::<Config>() {
         Ok(config) => match check(&config) {
-            faults if faults.is_empty() => return Ok(config),
+            faults if faults.is_empty() => {
+                let warnings = config.clusters.iter().flat_map(ClustersConfig::warnings);
+                let warnings =
+                    warnings.map(|Fault { path, message, .. }| format!("{}: {message}", document.place(&path)));
+                return Ok(Loaded { warnings: warnings.collect(), config });
+            }
             faults => faults,
         },
         Err(faults) => faults,
@@ -78,8 +94,26 @@ fn check(config: &Config) -> Vec<Fault> {
             && text.len() <= 32
             && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
-    if !plain(&config.name) {
-        fault(&["name"], format!("`{}` is not 1 to 32 letters, digits, `-` and `_`", config.name));
+    let metadata = config.metadata.as_ref().and_then(|metadata| metadata.name.as_ref());
+    match (&config.name, metadata) {
+        (None, None) => fault(&["name"], "missing field `name`".to_owned()),
+        (Some(name), _) if !plain(name) => {
+            fault(&["name"], format!("`{name}` is not 1 to 32 letters, digits, `-` and `_`"));
+        }
+        (None, Some(name)) if !plain(name) => {
+            let what = "is not 1 to 32 letters, digits, `-` and `_`, as the name of the environment must be";
+            fault(&["metadata", "name"], format!("`{name}` {what}: set `name` besides"));
+        }
+        _ => {}
+    }
+    match (config.platform, &config.clusters) {
+        (Some(PlatformKind::Local), Some(_)) => {
+            fault(&["platform"], "`local` and `clusters` contradict each other: take one of them out".to_owned());
+        }
+        (Some(PlatformKind::Kubernetes), None) => {
+            fault(&["platform"], "`kubernetes` needs nodes: describe them as `clusters`".to_owned());
+        }
+        _ => {}
     }
     if !plain(&config.service_user) {
         fault(&["service_user"], format!("`{}` cannot be the name of a user", config.service_user));
@@ -143,6 +177,7 @@ fn check(config: &Config) -> Vec<Fault> {
         faults.push(Fault::new(["database"], message.to_owned()));
     }
     faults.extend(config.expose.iter().flat_map(ExposeConfig::faults));
+    faults.extend(config.clusters.iter().flat_map(ClustersConfig::faults));
     faults
 }
 
@@ -164,7 +199,8 @@ mod tests {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/local.yaml");
         let read = load(&file, true).map_err(|error| error.render()).unwrap();
         let default = serde_json::to_value(Config::default()).unwrap();
-        assert_eq!(serde_json::to_value(&read).unwrap(), default);
+        assert_eq!(serde_json::to_value(&read.config).unwrap(), default);
+        assert!(read.warnings.is_empty());
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! The configuration: what is wanted. See `config/local.yaml` for the one that is used by default.
 
+mod clusters;
 mod dashboards;
 mod expose;
 mod external;
 mod gpu;
 mod hpc;
+mod image;
 mod load;
 mod monitoring;
 mod performance;
 mod ports;
 mod training;
 mod transfer;
+mod version;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,13 +22,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taskrun_engine::secret::SecretSource;
 
+use crate::cluster::Cluster;
+
+pub use clusters::{
+    AccelerationConfig, CloudClusterConfig, ClustersConfig, ControlPlanes, HardwareConfig, HostConfig, HostView,
+    HpcClusterConfig, KubernetesConfig, MetadataConfig, NetworkConfig, NodeConfig, PassthroughConfig,
+    PassthroughDeviceConfig, Route, TuningConfig, WorkerNodes, host_problems,
+};
 pub use dashboards::{ArchiveConfig, DashboardsConfig};
 pub use expose::{AuthConfig, ExposeConfig, TlsConfig};
 pub(crate) use external::database_url;
 pub use external::{ExternalConfig, ExternalDatabaseConfig, ExternalObjectStoreConfig, ExternalPrometheusConfig};
 pub use gpu::GpuConfig;
 pub use hpc::{HpcConfig, HpcPrometheusConfig};
-pub use load::load;
+pub use image::{Checksum, DriverFlavour, DriverSource, GpuDriverConfig, ImageConfig, ImageSource, ImageSourceConfig};
+pub use load::{Loaded, load};
 pub use monitoring::{AlertsConfig, EmailConfig, LoginConfig, MonitoringConfig, ReceiversConfig};
 pub use performance::PerformanceConfig;
 pub use ports::Ports;
@@ -36,13 +47,26 @@ pub use transfer::TransferConfig;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The version of the format: 1.
+    /// The version of the format: 1, also written "1.0".
+    #[serde(deserialize_with = "version::read")]
+    #[schemars(schema_with = "version::schema")]
     pub version: u32,
-    /// The environment's name: states of different environments are kept apart. Letters, digits, `-` and `_`.
-    pub name: String,
-    /// Where everything runs.
+    /// The environment's name: states of different environments are kept apart. 1 to 32 letters, digits, `-` and `_`;
+    /// by default `metadata.name`.
     #[serde(default)]
-    pub platform: PlatformKind,
+    pub name: Option<String>,
+    /// What it is about.
+    #[serde(default)]
+    pub metadata: Option<MetadataConfig>,
+    /// Where everything runs; by default `kubernetes` if there are `clusters`, else `local`.
+    #[serde(default)]
+    pub platform: Option<PlatformKind>,
+    /// The clusters of real nodes, if there are any.
+    #[serde(default)]
+    pub clusters: Option<ClustersConfig>,
+    /// Whatever other programs want; it is not used.
+    #[serde(default)]
+    pub global: Option<BTreeMap<String, serde_json::Value>>,
     /// The user that services run as when the program runs as root; it is made if it does not exist.
     #[serde(default = "service_user")]
     pub service_user: String,
@@ -96,12 +120,13 @@ pub struct Config {
 }
 
 /// Where everything runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PlatformKind {
     /// On this machine: real servers under a supervisor, in one folder, on loopback ports.
-    #[default]
     Local,
+    /// On the nodes that `clusters` describes, under Kubernetes.
+    Kubernetes,
 }
 
 impl PlatformKind {
@@ -109,6 +134,7 @@ impl PlatformKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }
@@ -192,12 +218,42 @@ fn service_user() -> String {
     "taskrun".to_owned()
 }
 
+impl Config {
+    /// The environment's name.
+    pub fn name(&self) -> &str {
+        let of_metadata = || self.metadata.as_ref()?.name.as_deref();
+        self.name.as_deref().or_else(of_metadata).unwrap_or_default()
+    }
+
+    /// Where everything runs.
+    pub fn platform(&self) -> PlatformKind {
+        self.platform.unwrap_or(match &self.clusters {
+            Some(_) => PlatformKind::Kubernetes,
+            None => PlatformKind::Local,
+        })
+    }
+
+    /// The cluster that is made here; there is one on the platform `kubernetes`, and only there.
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.clusters.as_ref()?.cloud.as_ref()?.cluster()
+    }
+
+    /// How images of virtual machines are built.
+    pub fn image(&self) -> ImageConfig {
+        let said = || self.clusters.as_ref()?.cloud.as_ref()?.image.clone();
+        said().unwrap_or_default()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             version: 1,
-            name: "local".to_owned(),
-            platform: PlatformKind::default(),
+            name: Some("local".to_owned()),
+            metadata: None,
+            platform: Some(PlatformKind::Local),
+            clusters: None,
+            global: None,
             service_user: service_user(),
             tools: Tools::default(),
             ports: Ports::default(),

@@ -42,7 +42,7 @@ pub struct Settings {
 impl PlatformUp {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { settings: Settings { environment: config.name.clone() } }
+        Self { settings: Settings { environment: config.name().to_owned() } }
     }
 
     async fn start(&self, context: &Context, local: &Local, machine: &Machine) -> Result<(), Failure> {

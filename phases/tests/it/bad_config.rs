@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::program::Stand;
 
-const BROKEN: [(&str, &str); 20] = [
+const BROKEN: [(&str, &str); 26] = [
     ("empty", ""),
     ("blank", "\n\n  \n"),
     ("only-a-comment", "# nothing\n"),
@@ -23,6 +23,15 @@ const BROKEN: [(&str, &str); 20] = [
     ("literal-secret", "version: 1\nname: local\nsecrets: {mine: hunter2secret}\n"),
     ("exposed-everywhere", "version: 1\nname: local\nexpose: {address: 0.0.0.0}\n"),
     ("exposed-nowhere", "version: 1\nname: local\nexpose: {adress: 192.0.2.1}\n"),
+    ("name-of-metadata", "version: \"1.0\"\nmetadata: {name: My workstation}\n"),
+    ("no-nodes", "version: 1\nname: own\nplatform: kubernetes\n"),
+    ("no-cluster", "version: 1\nname: own\nclusters: {}\n"),
+    ("cluster-on-the-local-platform", "version: 1\nname: own\nplatform: local\nclusters: {cloud: CLOUD}\n"),
+    ("cluster-with-an-unknown-field", "version: 1\nname: own\nclusters: {cloud: CLOUD, hcp: {}}\n"),
+    (
+        "cluster-with-overlapping-subnets",
+        "version: 1\nname: own\nclusters:\n  hpc: {network: {subnet: 192.168.0.0/16}}\n  cloud: CLOUD\n",
+    ),
     ("broken-yaml", "version: 1\nname: [local\n"),
     (
         "alias-bomb",
@@ -30,12 +39,18 @@ const BROKEN: [(&str, &str); 20] = [
     ),
 ];
 
+/// What stands for `CLOUD` above: a cluster with nothing wrong.
+const CLOUD: &str = "{name: cloud, network: {subnet: 192.168.200.0/24, bridge: virbr200},
+    control_plane: {cpu_cores: 2, memory_gb: 4, disk_gb: 20, ip: 192.168.200.10},
+    worker_nodes: [{cpu_cores: 2, memory_gb: 4, disk_gb: 20, ip: DHCP}],
+    kubernetes_config: {cni: calico, ingress: nginx, storage_class: local-path}}";
+
 #[test]
 fn broken_configurations_are_told_and_start_nothing() {
     let mut told = String::new();
     for (name, text) in BROKEN {
         let stand = Stand::new("{version: 1, tasks: {a: {run: 'touch started'}}}");
-        std::fs::write(stand.path().join("c.yaml"), text).unwrap();
+        std::fs::write(stand.path().join("c.yaml"), text.replace("CLOUD", CLOUD)).unwrap();
         let start = Instant::now();
         let said = stand.run(&["--config", "c.yaml", "run"]);
         assert!(start.elapsed() < Duration::from_secs(5), "{name} took {:?}", start.elapsed());
@@ -49,6 +64,21 @@ fn broken_configurations_are_told_and_start_nothing() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("bad-config", told));
+}
+
+#[test]
+fn warnings_are_told_once_beside_the_result() {
+    let stand = Stand::new("{version: 1, tasks: {a: {run: 'true'}}}");
+    let cloud = CLOUD.replace("[{cpu_cores: 2", "{cpu: [{cpu_cores: 2").replace("DHCP}]", "DHCP}]}");
+    std::fs::write(stand.path().join("c.yaml"), format!("version: 1\nname: own\nclusters:\n  cloud: {cloud}\n"))
+        .unwrap();
+    for verb in [&["check"][..], &["list", "--json"], &["plan", "--json"], &["run"], &["status", "--json"]] {
+        let said = stand.ok(&[&["--config", "c.yaml"], verb].concat());
+        let warnings: Vec<&str> = said.err.lines().filter(|line| line.starts_with("warning: ")).collect();
+        assert_eq!(warnings.len(), 1, "{verb:?}: {}", said.err);
+        assert!(warnings[0].starts_with("warning: c.yaml:6:19: "), "{}", warnings[0]);
+        assert!(!said.out.contains("warning"), "{verb:?}: {}", said.out);
+    }
 }
 
 #[test]
