@@ -3,6 +3,7 @@
 mod acceptance;
 mod documentation;
 mod monitoring;
+mod nodes;
 mod performance;
 mod runtimes;
 mod serving;
@@ -20,6 +21,7 @@ use taskrun_engine::task::Output;
 pub use self::acceptance::Acceptance;
 pub use self::documentation::Documentation;
 pub use self::monitoring::{Credentials, Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
+pub use self::nodes::{GpuBase, HostIdentity, NodeBase, NodeEndpoint, Nodes};
 pub use self::performance::{Performance, PerformanceFigures};
 pub use self::runtimes::{Accelerators, Gpu, PythonEnvironment};
 pub use self::serving::{ModelRuntime, ModelServing};
