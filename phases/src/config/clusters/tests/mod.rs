@@ -218,3 +218,25 @@ fn the_schema_knows_clusters() {
     assert_eq!(cloud["additionalProperties"], false);
     assert_eq!(schema["$defs"]["NodeConfig"]["properties"]["disk_gb"]["minimum"], 10);
 }
+
+#[test]
+fn the_files_in_the_documentation_are_valid() {
+    let page = include_str!("../../../../../docs/workstation.md");
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let whole: Vec<&&str> = blocks.iter().filter(|block| block.starts_with("version: ")).collect();
+    assert!(whole.len() >= 2);
+    for text in whole {
+        let loaded = read(text);
+        assert!(loaded.warnings.is_empty() && loaded.config.cluster().is_some(), "{text}");
+    }
+}
+
+#[test]
+fn the_documentation_has_every_setting() {
+    let page = include_str!("../../../../../docs/workstation.md");
+    let schema = schemars::schema_for!(super::ClustersConfig).to_value();
+    let kinds = schema["$defs"].as_object().unwrap();
+    let fields = kinds.values().filter_map(|kind| kind["properties"].as_object()).flat_map(|fields| fields.keys());
+    let missing: Vec<&String> = fields.filter(|field| !page.contains(&***field)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
