@@ -285,7 +285,7 @@ fn machine(disk: &Path, seed: &Path, log: &Path) -> String {
         "<domain type='qemu'><name>machine</name><memory unit='MiB'>768</memory><vcpu>2</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features><cpu mode='maximum'/><devices>
 <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/><target dev='vda'/></disk>
-<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{}'/><target dev='sda'/></disk>
+<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vdb'/><readonly/></disk>
 <interface type='network'><mac address='52:54:00:00:00:05'/><source network='lan'/><model type='virtio'/></interface>
 <serial type='pty'><log file='{}'/></serial></devices></domain>",
         disk.display(),
