@@ -1,12 +1,22 @@
 //! What makes virtual machines: a small trait over libvirt.
 //!
-//! Calls block, as libvirt's do.
+//! Calls block, as libvirt's do; [`patient::Patient`] makes them from asynchronous code.
 //! What is wanted is said by the types of [`spec`]; what is there by the types here. All names are global on the host.
 
+mod error;
+#[cfg(feature = "libvirt")]
+mod libvirt;
+pub mod patient;
 pub mod spec;
+pub mod xml;
 
 use std::path::PathBuf;
 
+use taskrun_engine::task::Drift;
+
+pub use self::error::HypervisorError;
+#[cfg(feature = "libvirt")]
+pub use self::libvirt::Libvirt;
 use self::spec::{DomainSpec, NetworkSpec, PoolSpec, VolumeSpec};
 use crate::cluster::MacAddress;
 
@@ -19,7 +29,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn network(&self, name: &str) -> Result<Option<NetworkFacts>, HypervisorError>;
     /// The names of all networks, with the bridge of each.
     fn networks(&self) -> Result<Vec<NetworkFacts>, HypervisorError>;
-    /// Defines a network and has it started with the host; does not start it.
+    /// Where a network, which exists, differs from what is wanted, field by field; as it is now, if it is active.
+    fn network_drift(&self, spec: &NetworkSpec) -> Result<Vec<Drift>, HypervisorError>;
+    /// Defines a network and has it started with the host; does not start it. An active one takes reservations and names
+    /// over at once, anything else when it is started again.
     fn define_network(&self, spec: &NetworkSpec) -> Result<(), HypervisorError>;
     /// Starts it, unless it is active.
     fn start_network(&self, name: &str) -> Result<(), HypervisorError>;
@@ -47,7 +60,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// The domain called `name`, if there is one.
     fn domain(&self, name: &str) -> Result<Option<DomainFacts>, HypervisorError>;
     /// Where the definition of a domain, which exists, differs from what is wanted, field by field.
-    fn drift(&self, spec: &DomainSpec) -> Result<Vec<taskrun_engine::task::Drift>, HypervisorError>;
+    fn drift(&self, spec: &DomainSpec) -> Result<Vec<Drift>, HypervisorError>;
     /// Defines a domain; a running one takes it over at its next start.
     fn define_domain(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
     /// Starts it, unless it runs.
@@ -169,38 +182,4 @@ pub enum DomainState {
     ShutOff,
     /// Its operating system or the hypervisor's process crashed.
     Crashed,
-}
-
-/// Why a hypervisor did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum HypervisorError {
-    /// It cannot be reached.
-    #[error("connect to the hypervisor at {uri}: {message}")]
-    Connect {
-        /// Where.
-        uri: String,
-        /// What it says.
-        message: String,
-    },
-    /// It refused.
-    #[error("{what}: {message}")]
-    Refused {
-        /// What was asked.
-        what: String,
-        /// What it says.
-        message: String,
-        /// Whether the same may succeed later.
-        transient: bool,
-    },
-    /// It took too long.
-    #[error("{what}: no answer after {after:?}")]
-    TimedOut {
-        /// What was asked.
-        what: String,
-        /// How long it was waited for.
-        after: std::time::Duration,
-    },
-    /// This program cannot talk to it.
-    #[error("this program was built without libvirt")]
-    NotBuilt,
 }

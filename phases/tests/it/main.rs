@@ -26,3 +26,4 @@ mod program;
 mod retries;
 mod serving;
 mod transfer;
+mod virtual_host;
