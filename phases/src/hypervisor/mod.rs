@@ -10,7 +10,8 @@ pub mod patient;
 pub mod spec;
 pub mod xml;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use taskrun_engine::task::Drift;
 
@@ -52,6 +53,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn volumes(&self, pool: &str) -> Result<Vec<VolumeFacts>, HypervisorError>;
     /// Makes a volume, on top of its backing file; one that is there stays, and grows if it is smaller.
     fn create_volume(&self, pool: &str, spec: &VolumeSpec) -> Result<(), HypervisorError>;
+    /// Makes a volume of the contents of a file, in place of one of that name. If this fails or is killed, a part of it
+    /// may be there.
+    fn import_volume(&self, pool: &str, name: &str, file: &Path) -> Result<(), HypervisorError>;
     /// Removes a volume with its data.
     fn remove_volume(&self, pool: &str, name: &str) -> Result<(), HypervisorError>;
 
@@ -182,4 +186,25 @@ pub enum DomainState {
     ShutOff,
     /// Its operating system or the hypervisor's process crashed.
     Crashed,
+}
+
+impl fmt::Display for DomainState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::ShuttingDown => "shutting-down",
+            Self::ShutOff => "shut-off",
+            Self::Crashed => "crashed",
+        })
+    }
+}
+
+impl fmt::Display for ShutDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Acpi => "the power button",
+            Self::Agent => "the guest agent",
+        })
+    }
 }

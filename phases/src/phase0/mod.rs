@@ -2,6 +2,8 @@
 
 mod machine;
 mod operator_cli;
+mod virtual_machines;
 
 pub use machine::{MachineTask, find_program};
 pub use operator_cli::OperatorCliTask;
+pub use virtual_machines::VirtualMachinesTask;

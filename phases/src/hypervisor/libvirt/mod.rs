@@ -3,9 +3,11 @@
 //! Names are looked up anew in each call, so nothing here goes stale when somebody else changes what there is.
 
 mod domains;
+mod import;
 mod networks;
 mod storage;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use taskrun_engine::task::Drift;
@@ -175,6 +177,10 @@ impl Hypervisor for Libvirt {
 
     fn create_volume(&self, pool: &str, spec: &VolumeSpec) -> Result<(), HypervisorError> {
         self.make_volume(pool, spec)
+    }
+
+    fn import_volume(&self, pool: &str, name: &str, file: &Path) -> Result<(), HypervisorError> {
+        self.upload(pool, name, file)
     }
 
     fn remove_volume(&self, pool: &str, name: &str) -> Result<(), HypervisorError> {

@@ -106,6 +106,13 @@ impl Volume {
         }
     }
 
+    /// One that takes the contents of a file of `length` bytes as they are.
+    pub fn raw(name: &str, length: u64) -> Self {
+        let target = VolumeTarget { path: None, format: Some(Format::new("raw")) };
+        let allocation = Some(Amount::bytes(0));
+        Self { name: name.to_owned(), capacity: Amount::bytes(length), allocation, target, backing: None }
+    }
+
     /// As XML.
     ///
     /// # Errors
