@@ -14,7 +14,9 @@ use taskrun_engine::task::Task;
 use crate::cli;
 use crate::config::{self, Config, Loaded};
 use crate::phase0::{MachineTask, OperatorCliTask};
-use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
+use crate::phase1::{
+    BaseImageTask, BaseRuntimeTask, GpuWorkerImageTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment,
+};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{ExternalDatabase, ExternalObjectStore, MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
@@ -56,6 +58,8 @@ fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry
     plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));
     plugins.add("CLOUD-6.3", |config| Ok(PerformanceTask::new(config)));
     plugins.add("CLOUD-7.1", |_| Ok(TestFrameworkTask));
+    plugins.add("base-image", |config| Ok(BaseImageTask::new(config)));
+    plugins.add("gpu-worker-image", |config| Ok(GpuWorkerImageTask::new(config)));
     plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
     plugins.registry
 }
