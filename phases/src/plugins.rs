@@ -10,7 +10,9 @@ use taskrun_engine::task::Task;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::phase0::{MachineTask, OperatorCliTask, VirtualMachinesTask};
-use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
+use crate::phase1::{
+    BaseImageTask, BaseRuntimeTask, GpuWorkerImageTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment,
+};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{ExternalDatabase, ExternalObjectStore, MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
@@ -104,8 +106,8 @@ impl Plugins {
     fn add_cluster(&mut self, cluster: &Cluster, file: &Path) {
         let (file, machines) = (file.to_owned(), cluster.clone());
         self.add("CLOUD-0.1", move |config| Ok(VirtualMachinesTask::new(config, machines.clone(), &file)));
-        // self.add("CLOUD-1.1", |config| Ok(BaseImageTask::new(config)));
-        // self.add("CLOUD-1.2", |config| Ok(GpuWorkerImageTask::new(config)));
+        self.add("CLOUD-1.1", |config| Ok(BaseImageTask::new(config)));
+        self.add("CLOUD-1.2", |config| Ok(GpuWorkerImageTask::new(config)));
         for task in AFTER_NODES {
             self.add(task, |_| Ok(Unavailable::on("kubernetes")));
         }

@@ -94,12 +94,12 @@ source "qemu" "image" {
   memory      = var.memory
   net_device  = "virtio-net"
   headless    = var.headless
-  # The seed is a disk like the other: not every kernel for clouds knows CD-ROM drives.
+  # The seed is a disk like the other, since not every kernel for clouds knows CD-ROM drives; behind it, not to be booted.
   qemuargs = [
     ["-cpu", var.cpu],
     ["-serial", "file:${var.console}"],
     ["-blockdev", "driver=raw,node-name=seed,read-only=on,file.driver=file,file.filename=${var.seed}"],
-    ["-device", "virtio-blk-pci,drive=seed"],
+    ["-device", "virtio-blk-pci,drive=seed,addr=0x1e"],
     ["-device", "virtio-rng-pci"],
   ]
 

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod documentation;
+mod images;
 mod monitoring;
 mod nodes;
 mod performance;
@@ -20,6 +21,7 @@ use taskrun_engine::task::Output;
 
 pub use self::acceptance::Acceptance;
 pub use self::documentation::Documentation;
+pub use self::images::{BaseImage, DiskImage, WorkerImage};
 pub use self::monitoring::{Credentials, Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::nodes::{GpuBase, HostIdentity, NodeBase, NodeEndpoint, Nodes};
 pub use self::performance::{Performance, PerformanceFigures};

@@ -17,6 +17,9 @@ pub const GRAFANA: &str = "grafana";
 /// The Alertmanager that was built, by its version.
 pub const ALERTMANAGER: &str = "alertmanager";
 
+/// The disk images that others are built upon, by their checksums.
+pub const IMAGES: &str = "images";
+
 /// The folder of it all.
 ///
 /// # Errors
@@ -38,7 +41,7 @@ pub fn folder() -> Result<PathBuf, Failure> {
 /// Something cannot be removed.
 pub fn purge() -> Result<(), Failure> {
     let folder = folder()?;
-    for part in [UV, GO, MINIO, ALERTMANAGER, GRAFANA] {
+    for part in [UV, GO, MINIO, ALERTMANAGER, GRAFANA, IMAGES] {
         files::remove(&folder.join(part))?;
     }
     let _ = std::fs::remove_dir(&folder);

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, Node, Role, VirtualMachine};
 use crate::config;
 use crate::nodes::machines::{Image, Stopped};
 use crate::nodes::{Layout, Machines, Power, StopTimes, look, reach};
-use crate::outputs::{GpuBase, NodeBase};
+use crate::outputs::{BaseImage, WorkerImage};
 use crate::tools::ssh::{self, SshTarget};
 
 /// How long a machine may take until it lets us in.
@@ -80,10 +80,10 @@ impl<'s> Nodes<'s> {
         if let Some(given) = self.cluster.virtualization.as_ref().and_then(|virt| virt.base_image.as_ref()) {
             return Image::of_file(given).map(Some).map_err(told);
         }
-        let worker = || self.session.output::<GpuBase>(&checkpoint).and_then(|made| made.image);
-        let base = || self.session.output::<NodeBase>(&checkpoint).and_then(|made| made.image);
+        let worker = || self.session.output::<WorkerImage>(&checkpoint).map(|made| made.image);
+        let base = || self.session.output::<BaseImage>(&checkpoint).map(|made| made.image);
         let made = if node.role == Role::GpuWorker { worker() } else { base() };
-        made.map(|file| Image::of_file(&file).map_err(told)).transpose()
+        Ok(made.map(|image| Image { key: image.sha256, file: image.path }))
     }
 
     async fn start_one(&self, machines: &Machines<'_>, node: &Node, machine: &VirtualMachine) -> Result<(), CliError> {
