@@ -27,3 +27,4 @@ mod retries;
 mod serving;
 mod transfer;
 mod virtual_host;
+mod workstation;

@@ -56,6 +56,18 @@ pub(crate) struct VirtualHost {
     outer: Child,
     /// PID 1, seen from this machine.
     init: u32,
+    /// What carries packets to and from other networks, if something does.
+    way_out: OnceLock<Ending>,
+}
+
+/// A process that ends with the value.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for VirtualHost {
@@ -92,7 +104,7 @@ impl VirtualHost {
             assert!(outer.try_wait().unwrap().is_none() && Instant::now() < deadline, "unshare ended");
             std::thread::sleep(Duration::from_millis(20));
         };
-        let mut host = Self { folder, outer, init };
+        let mut host = Self { folder, outer, init, way_out: OnceLock::new() };
         while !host.answers() {
             let ended = host.outer.try_wait().unwrap();
             let late = Instant::now() > deadline;
@@ -100,6 +112,28 @@ impl VirtualHost {
             std::thread::sleep(Duration::from_millis(200));
         }
         host
+    }
+
+    /// Lets programs there reach the package registries, through this machine's own network.
+    pub(crate) fn open_a_way_out(&self) {
+        let resolver = self.path().join("resolv.conf");
+        fs::write(&resolver, "nameserver 10.0.2.3\n").unwrap();
+        let mount = self.command("mount").arg("--bind").arg(&resolver).arg("/etc/resolv.conf").status().unwrap();
+        assert!(mount.success());
+        let log = File::create(self.path().join("slirp.log")).unwrap();
+        let slirp = Command::new("slirp4netns")
+            .args(["--configure", "--mtu=65520", "--disable-host-loopback"])
+            .args([&self.init.to_string(), "tap0"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("slirp4netns is to be had");
+        assert!(self.way_out.set(Ending(slirp)).is_ok(), "there is a way out already");
+        super::program::wait_for(|| {
+            let links = self.command("ip").args(["-o", "address", "show", "tap0"]).output().unwrap().stdout;
+            String::from_utf8_lossy(&links).contains("10.0.2.")
+        });
     }
 
     /// A folder that is the same inside and outside.
