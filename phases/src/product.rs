@@ -13,8 +13,10 @@ use taskrun_engine::task::Task;
 
 use crate::cli;
 use crate::config::{self, Config, Loaded};
-use crate::phase0::{MachineTask, OperatorCliTask};
-use crate::phase1::{BaseRuntimeTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment};
+use crate::phase0::{GivenHostsTask, MachineTask, OperatorCliTask};
+use crate::phase1::{
+    BaseRuntimeTask, HostBaseTask, HostGpuTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment,
+};
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{ExternalDatabase, ExternalObjectStore, MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
 use crate::phase4::{DashboardsTask, MonitoringTask};
@@ -30,10 +32,21 @@ pub struct Cloud;
 fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry {
     let file = file.to_owned();
     let mut plugins = Plugins { registry: Registry::new(), config: Arc::new(config.clone()) };
-    plugins.add("CLOUD-0.1", move |config| Ok(MachineTask::new(config, options.reassign_ports)));
+    let given = config.cluster().filter(|cluster| cluster.virtualization.is_none());
+    match given {
+        Some(cluster) => {
+            let gpu = cluster.clone();
+            plugins.add("CLOUD-0.1", move |_| Ok(GivenHostsTask::new(&cluster)));
+            plugins.add("CLOUD-1.1", |_| Ok(HostBaseTask::new()));
+            plugins.add("CLOUD-1.2", move |_| Ok(HostGpuTask::new(&gpu)));
+        }
+        None => {
+            plugins.add("CLOUD-0.1", move |config| Ok(MachineTask::new(config, options.reassign_ports)));
+            plugins.add("CLOUD-1.1", |config| Ok(BaseRuntimeTask::new(config)));
+            plugins.add("CLOUD-1.2", |_| Ok(ModelRuntimeTask));
+        }
+    }
     plugins.add("CLOUD-0.2", move |_| OperatorCliTask::new(&file));
-    plugins.add("CLOUD-1.1", |config| Ok(BaseRuntimeTask::new(config)));
-    plugins.add("CLOUD-1.2", |_| Ok(ModelRuntimeTask));
     plugins.add("CLOUD-2.1", |config| Ok(PlatformUp::new(config)));
     plugins.add("CLOUD-2.2", |config| Ok(GpuTask::new(config)));
     match config.external.object_store.clone() {
