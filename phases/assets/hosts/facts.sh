@@ -4,7 +4,8 @@ PATH=$PATH:/usr/sbin:/sbin
 set +e
 say() { printf '%s=%s\n' "$1" "$(printf '%s' "$2" | tr '\n\r\t' '   ')"; }
 has() { command -v "$1" >/dev/null 2>&1; }
-first_line() { IFS= read -r line <"$1" && printf '%s' "$line"; }
+# Files of one line need not end it.
+first_line() { line=; IFS= read -r line <"$1"; printf '%s' "$line"; }
 
 began=$(date +%s.%N)
 say facts 1
