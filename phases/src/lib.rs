@@ -5,6 +5,7 @@ mod cli;
 pub mod cluster;
 pub mod config;
 pub mod docs;
+pub mod hosts;
 pub mod hypervisor;
 pub mod images;
 pub mod load;

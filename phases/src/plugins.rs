@@ -9,9 +9,10 @@ use taskrun_engine::task::Task;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::phase0::{MachineTask, OperatorCliTask, VirtualMachinesTask};
+use crate::phase0::{GivenHostsTask, MachineTask, OperatorCliTask, VirtualMachinesTask};
 use crate::phase1::{
-    BaseImageTask, BaseRuntimeTask, GpuWorkerImageTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment,
+    BaseImageTask, BaseRuntimeTask, GpuWorkerImageTask, HostBaseTask, HostGpuTask, ModelRuntimeTask,
+    PythonEnvironmentTask, python_environment,
 };
 use crate::phase2::{GpuTask, PlatformUp};
 use crate::phase3::{ExternalDatabase, ExternalObjectStore, MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
@@ -104,10 +105,17 @@ impl Plugins {
 
     /// The tasks of a cluster of real nodes.
     fn add_cluster(&mut self, cluster: &Cluster, file: &Path) {
-        let (file, machines) = (file.to_owned(), cluster.clone());
-        self.add("CLOUD-0.1", move |config| Ok(VirtualMachinesTask::new(config, machines.clone(), &file)));
-        self.add("CLOUD-1.1", |config| Ok(BaseImageTask::new(config)));
-        self.add("CLOUD-1.2", |config| Ok(GpuWorkerImageTask::new(config)));
+        let (file, given) = (file.to_owned(), cluster.virtualization.is_none());
+        let (nodes, workers) = (cluster.clone(), cluster.clone());
+        if given {
+            self.add("CLOUD-0.1", move |_| Ok(GivenHostsTask::new(&nodes)));
+            self.add("CLOUD-1.1", |_| Ok(HostBaseTask::new()));
+            self.add("CLOUD-1.2", move |_| Ok(HostGpuTask::new(&workers)));
+        } else {
+            self.add("CLOUD-0.1", move |config| Ok(VirtualMachinesTask::new(config, nodes.clone(), &file)));
+            self.add("CLOUD-1.1", |config| Ok(BaseImageTask::new(config)));
+            self.add("CLOUD-1.2", |config| Ok(GpuWorkerImageTask::new(config)));
+        }
         for task in AFTER_NODES {
             self.add(task, |_| Ok(Unavailable::on("kubernetes")));
         }

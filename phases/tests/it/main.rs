@@ -13,6 +13,8 @@ mod external;
 mod faults;
 mod federation;
 mod full_disk;
+mod given_hosts;
+mod given_nodes;
 mod gpu;
 mod load;
 mod local;
