@@ -14,6 +14,8 @@ mod faults;
 mod federation;
 mod full_disk;
 mod gpu;
+#[cfg(feature = "libvirt")]
+mod hypervisor;
 mod load;
 mod local;
 mod minio;
