@@ -4,6 +4,7 @@
 //! What is wanted is said by the types of [`spec`]; what is there by the types here. All names are global on the host.
 
 mod error;
+pub mod kvm;
 #[cfg(feature = "libvirt")]
 mod libvirt;
 pub mod patient;

@@ -16,6 +16,8 @@ mod full_disk;
 mod given_hosts;
 mod given_nodes;
 mod gpu;
+#[cfg(feature = "libvirt")]
+mod hypervisor;
 mod load;
 mod local;
 mod minio;

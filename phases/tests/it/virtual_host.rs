@@ -141,6 +141,12 @@ impl VirtualHost {
         self.folder.path()
     }
 
+    /// Its root folder, seen from this machine: its libvirt's socket is below it, in `run/libvirt/libvirt-sock`.
+    #[cfg(feature = "libvirt")]
+    pub(crate) fn root(&self) -> PathBuf {
+        format!("/proc/{}/root", self.init).into()
+    }
+
     /// A program that is to run there, in the folder `/`.
     ///
     /// Its exit code comes through. Killing the [`Child`] kills what enters the host, not the program: see
