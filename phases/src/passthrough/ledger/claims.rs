@@ -38,9 +38,9 @@ pub struct Owner {
     pub boot_id: BootId,
 }
 
-/// Which machine this is.
+/// Which machine an owner is.
 #[derive(Debug, Clone, Copy)]
-pub struct Machine<'a> {
+pub struct OwnerName<'a> {
     /// The environment.
     pub environment: &'a str,
     /// The cluster.
@@ -54,18 +54,17 @@ pub struct Machine<'a> {
 }
 
 impl Owner {
-    /// A machine that becomes an owner now; it is stopped by `taskrun --config CONFIG --state-dir STATE vm stop NODE`,
-    /// so the paths should be absolute.
+    /// A machine that becomes an owner now. The paths are absolute: others are told how to stop it, wherever they are.
     ///
     /// # Errors
     /// The id of this boot cannot be read.
-    pub fn new(machine: Machine, config: Option<PathBuf>, state_dir: PathBuf) -> std::io::Result<Self> {
+    pub fn new(name: OwnerName, config: Option<PathBuf>, state_dir: PathBuf) -> std::io::Result<Self> {
         Ok(Self {
-            environment: machine.environment.to_owned(),
-            cluster: machine.cluster.to_owned(),
-            node: machine.node.to_owned(),
-            domain_uuid: machine.domain_uuid.to_owned(),
-            hypervisor: identity(machine.uri),
+            environment: name.environment.to_owned(),
+            cluster: name.cluster.to_owned(),
+            node: name.node.to_owned(),
+            domain_uuid: name.domain_uuid.to_owned(),
+            hypervisor: identity(name.uri),
             config,
             state_dir,
             since: Timestamp::now(),
