@@ -63,7 +63,7 @@ mod tests {
         };
         let owner = Owner {
             since: "2026-11-26T07:00:00.123Z".parse().unwrap(),
-            ..Owner::new(name, None, "/srv/lab".into()).unwrap()
+            ..Owner::new(name, Vec::new(), "/srv/lab".into()).unwrap()
         };
         let owned =
             |address: &str, starting| Owned { device: address.parse().unwrap(), owner: owner.clone(), starting };

@@ -17,7 +17,8 @@ pub(super) fn owner(uuid: &str) -> Owner {
         OwnerName { environment: "lab", cluster: "cloud", node: &node, domain_uuid: uuid, uri: "qemu:///system" };
     Owner {
         since: "2026-11-26T07:00:00Z".parse().unwrap(),
-        ..Owner::new(name, Some("/srv/lab.yaml".into()), "/srv/.taskrun/lab".into()).unwrap()
+        ..Owner::new(name, ["--config", "/srv/my lab.yaml"].map(str::to_owned).to_vec(), "/srv/.taskrun/lab".into())
+            .unwrap()
     }
 }
 

@@ -42,7 +42,7 @@ fn a_device_goes_from_one_cluster_to_the_other() {
         "0000:01:00.0 and 0000:02:00.0 belong to cloud-gpu-worker-a of cluster cloud in environment lab \
          since 2026-11-26T07:00:00Z"
     );
-    let hint = "stop the owner first: taskrun --config /srv/lab.yaml vm stop cloud-gpu-worker-a";
+    let hint = "stop the owner first: taskrun --config '/srv/my lab.yaml' vm stop cloud-gpu-worker-a";
     assert_eq!(error.hint().as_deref(), Some(hint));
     assert!(ledger.release("b").unwrap().is_empty());
     assert_eq!(owned(&ledger), pairs([(1, "a"), (2, "a")]));
