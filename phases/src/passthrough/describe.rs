@@ -47,14 +47,14 @@ pub fn describe(owners: &[Owned], sysfs: &Sysfs) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::{Machine, Owner};
+    use super::super::ledger::{Owner, OwnerName};
     use super::super::testing::Tree;
     use super::*;
     use taskrun_engine::process::ProcessId;
 
     #[test]
     fn a_row_says_what_the_device_is_and_whose() {
-        let machine = Machine {
+        let name = OwnerName {
             environment: "lab",
             cluster: "cloud",
             node: "cloud-gpu-worker-01",
@@ -63,7 +63,7 @@ mod tests {
         };
         let owner = Owner {
             since: "2026-11-26T07:00:00.123Z".parse().unwrap(),
-            ..Owner::new(machine, None, "/srv/lab".into()).unwrap()
+            ..Owner::new(name, Vec::new(), "/srv/lab".into()).unwrap()
         };
         let owned =
             |address: &str, starting| Owned { device: address.parse().unwrap(), owner: owner.clone(), starting };

@@ -4,22 +4,27 @@
 //! host has, [`group`] says what must go together, [`preflight`] what stands in the way before anything starts, and
 //! the [`ledger`] remembers who owns what. It is one for the whole host.
 //!
-//! A machine is started like this, with the domains of all clusters in view:
+//! A machine is started like this:
 //!
 //! ```no_run
-//! # use taskrun_phases::cluster::Passthrough;
+//! # use taskrun_phases::cluster::PciAddress;
 //! # use taskrun_phases::hypervisor::{Hypervisor, HypervisorError};
-//! # use taskrun_phases::passthrough::group::whole_group;
-//! # use taskrun_phases::passthrough::ledger::{Ledger, Owner, seen_by};
-//! # use taskrun_phases::passthrough::sysfs::Sysfs;
-//! # fn start(h: &dyn Hypervisor, uri: &str, owner: &Owner, wanted: &[Passthrough])
+//! # use taskrun_phases::passthrough::ledger::{Ledger, Owner, seen_by, users};
+//! # fn start(h: &dyn Hypervisor, uri: &str, owner: &Owner, devices: &[PciAddress])
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! let devices = whole_group(&Sysfs::host(), wanted)?;
 //! let ledger = Ledger::of_host()?;
-//! ledger.reconcile(seen_by(h, uri))?;
-//! let claim = ledger.claim(owner, &devices)?;
-//! h.start_domain(&owner.node)?; // If this fails, the claim is given back when it is dropped.
-//! claim.keep()?;
+//! for notice in ledger.reconcile(seen_by(h, uri))?.notices() { /* say it */ }
+//! let claim = ledger.claim(owner, devices)?; // `devices` is what `whole_group` returned.
+//! if let Some((device, other)) = users(&h.domains()?, &owner.domain_uuid, devices).first() {
+//!     return Err(format!("{device} is in use by {}, which was started without taskrun", other.name).into());
+//! }
+//! match h.start_domain(&owner.node) {
+//!     Ok(()) | Err(HypervisorError::TimedOut { .. }) => claim.keep()?,
+//!     Err(error) => {
+//!         claim.roll_back()?; // Dropping it does the same, without telling of errors.
+//!         return Err(error.into());
+//!     }
+//! }
 //! # Ok(())
 //! # }
 //! ```

@@ -41,10 +41,11 @@ pub fn problems(sysfs: &Sysfs, machines: &[Candidate]) -> Vec<Problem> {
         return Vec::new();
     }
     let iommu = sysfs.iommu_enabled();
+    let names = Names::of(sysfs);
     let mut problems = host(sysfs, iommu);
     for machine in &machines {
         for device in machine.devices {
-            match one(sysfs, machine.node, device) {
+            match one(sysfs, &names, machine.node, device) {
                 Ok(found) => problems.extend(found),
                 Err(error) => problems.push(unreadable(&error)),
             }
@@ -76,12 +77,11 @@ fn host(sysfs: &Sysfs, iommu: bool) -> Vec<Problem> {
 }
 
 /// What concerns one device of the node `node`.
-fn one(sysfs: &Sysfs, node: &str, wanted: &Passthrough) -> Result<Vec<Problem>, SysfsError> {
+fn one(sysfs: &Sysfs, names: &Names, node: &str, wanted: &Passthrough) -> Result<Vec<Problem>, SysfsError> {
     let address = wanted.address;
     let Some(device) = sysfs.device(address)? else {
         return Ok(vec![absent(sysfs, node, wanted)?]);
     };
-    let names = Names::of(sysfs);
     let name = names.of_device(&device);
     let mut problems = Vec::new();
     let ids = [("vendor_id", &wanted.vendor_id, device.vendor), ("device_id", &wanted.device_id, device.device)];

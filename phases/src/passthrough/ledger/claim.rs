@@ -7,8 +7,9 @@ use crate::cluster::PciAddress;
 
 /// Devices that a machine owns while this process starts it.
 ///
-/// Once the machine runs, [`keep`](Self::keep) it; if it could not be started, [roll it back](Self::roll_back). A claim
-/// that is dropped is rolled back. One that neither happened to because the process was killed is settled by the next
+/// Once the machine runs, [`keep`](Self::keep) it; if it could not be started, [roll it back](Self::roll_back). Where
+/// that is unclear, such as when the hypervisor did not answer in time, keep it: the next
+/// [reconcile](Ledger::reconcile) frees what does not run. A claim that is dropped is rolled back. One that neither happened to because the process was killed is settled by the next
 /// [reconcile](Ledger::reconcile): by whether the machine runs.
 #[derive(Debug)]
 #[must_use = "it is rolled back when it is dropped"]

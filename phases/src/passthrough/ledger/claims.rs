@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use taskrun_engine::process::{BootId, ProcessId};
+use taskrun_engine::process::{BootId, Command, ProcessId};
 
 use super::alive::identity;
 use crate::cluster::PciAddress;
@@ -28,8 +28,8 @@ pub struct Owner {
     pub domain_uuid: String,
     /// The hypervisor that runs it, as [`identity`] calls it.
     pub hypervisor: String,
-    /// The configuration of the environment, for a hint.
-    pub config: Option<PathBuf>,
+    /// The options that lead to the environment from anywhere, for a hint: `--config /srv/lab.yaml` and the like.
+    pub options: Vec<String>,
     /// The state folder of the environment.
     pub state_dir: PathBuf,
     /// When it became the owner.
@@ -38,9 +38,9 @@ pub struct Owner {
     pub boot_id: BootId,
 }
 
-/// Which machine this is.
+/// Which machine an owner is.
 #[derive(Debug, Clone, Copy)]
-pub struct Machine<'a> {
+pub struct OwnerName<'a> {
     /// The environment.
     pub environment: &'a str,
     /// The cluster.
@@ -54,19 +54,18 @@ pub struct Machine<'a> {
 }
 
 impl Owner {
-    /// A machine that becomes an owner now; it is stopped by `taskrun --config CONFIG --state-dir STATE vm stop NODE`,
-    /// so the paths should be absolute.
+    /// A machine that becomes an owner now, of the environment in `state_dir`, to which `options` lead from anywhere.
     ///
     /// # Errors
     /// The id of this boot cannot be read.
-    pub fn new(machine: Machine, config: Option<PathBuf>, state_dir: PathBuf) -> std::io::Result<Self> {
+    pub fn new(name: OwnerName, options: Vec<String>, state_dir: PathBuf) -> std::io::Result<Self> {
         Ok(Self {
-            environment: machine.environment.to_owned(),
-            cluster: machine.cluster.to_owned(),
-            node: machine.node.to_owned(),
-            domain_uuid: machine.domain_uuid.to_owned(),
-            hypervisor: identity(machine.uri),
-            config,
+            environment: name.environment.to_owned(),
+            cluster: name.cluster.to_owned(),
+            node: name.node.to_owned(),
+            domain_uuid: name.domain_uuid.to_owned(),
+            hypervisor: identity(name.uri),
+            options,
             state_dir,
             since: Timestamp::now(),
             boot_id: BootId::current()?,
@@ -75,11 +74,7 @@ impl Owner {
 
     /// The command that stops it.
     pub fn stop_command(&self) -> String {
-        let option = match &self.config {
-            Some(config) => format!("--config {}", config.display()),
-            None => format!("--state-dir {}", self.state_dir.display()),
-        };
-        format!("taskrun {option} vm stop {}", self.node)
+        Command::new("taskrun").args(&self.options).args(["vm", "stop", &self.node]).to_string()
     }
 }
 

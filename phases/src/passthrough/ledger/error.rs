@@ -1,15 +1,13 @@
 //! What can go wrong with the ledger, and what to try.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use taskrun_engine::journal::Holder;
 use taskrun_engine::outcome::{Failure, Persistence};
-use taskrun_engine::process::ProcessId;
 
-use super::claims::Owned;
+use super::claims::{Owned, Owner};
 
 /// What went wrong with the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +99,10 @@ impl LedgerError {
             Self::Disk { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "make room on that disk; the ledger is as it was".to_owned()
             }
-            Self::Disk { source, path, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Disk { what: "make", source, path } if is_denied(source) => {
+                format!("let it be made as root: install -d -g libvirt -m 2775 {}", path.display())
+            }
+            Self::Disk { source, path, .. } if is_denied(source) => {
                 let folder = path.parent().unwrap_or(path).display();
                 format!(
                     "run as root, or let the group that may use libvirt write there: \
@@ -134,47 +135,39 @@ pub(super) fn disk(what: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     move |source| LedgerError::Disk { what, path, source }
 }
 
-/// Who has which device: those of one owner together.
+/// Who has which devices: those of one owner together.
 fn conflict(held: &[Owned]) -> String {
-    let mut text = String::new();
-    for group in held.chunk_by(|one, other| (&one.owner, one.starting) == (&other.owner, other.starting)) {
+    let same = |one: &Owned, other: &Owned| (&one.owner, one.starting) == (&other.owner, other.starting);
+    let told = held.chunk_by(same).filter_map(|group| {
+        let Owned { owner, starting, .. } = group.first()?;
         let devices: Vec<String> = group.iter().map(|owned| owned.device.to_string()).collect();
-        let Some(Owned { owner, starting, .. }) = group.first() else { continue };
-        let separator = if text.is_empty() { "" } else { "; " };
-        let (verb, since) = match starting {
-            Some(starter) => ("is being given", format!(", by process {}", pid(starter))),
-            None => ("belongs", String::new()),
+        let (verb, by) = match (starting, devices.len()) {
+            (None, 1) => ("belongs", String::new()),
+            (None, _) => ("belong", String::new()),
+            (Some(starter), 1) => ("is being given", format!(", by process {starter}")),
+            (Some(starter), _) => ("are being given", format!(", by process {starter}")),
         };
-        let verb = match (verb, group.len() > 1) {
-            ("belongs", true) => "belong",
-            (_, true) => "are being given",
-            (verb, false) => verb,
-        };
-        let _ = write!(
-            text,
-            "{separator}{} {verb} to {} of cluster {} in environment {} since {}{since}",
-            devices.join(" and "),
-            owner.node,
-            owner.cluster,
-            owner.environment,
-            when(owner.since)
-        );
-    }
-    text
+        let Owner { environment, cluster, node, since, .. } = owner;
+        let (devices, since) = (devices.join(" and "), when(*since));
+        let text =
+            format!("{devices} {verb} to {node} of cluster {cluster} in environment {environment} since {since}");
+        Some(text + &by)
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// How the devices are freed.
 fn free(held: &[Owned]) -> String {
-    if let Some(starting) = held.iter().find_map(|owned| owned.starting.as_ref()) {
-        return format!("wait until process {} has started or given up", pid(starting));
+    if let Some(starter) = held.iter().find_map(|owned| owned.starting) {
+        return format!("wait until process {starter} has started it or given up");
     }
     let mut commands: Vec<String> = held.iter().map(|owned| owned.owner.stop_command()).collect();
     commands.dedup();
     format!("stop the owner first: {}", commands.join(" && "))
 }
 
-fn pid(process: &ProcessId) -> u32 {
-    process.pid
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// A time, to the second.

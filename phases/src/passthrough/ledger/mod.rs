@@ -35,12 +35,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::unistd::{AccessFlags, access};
 use taskrun_engine::journal::{Disk, Lock, LockError, RealDisk};
 use taskrun_engine::process::{BootId, ProcessId};
+use taskrun_engine::task::Problem;
 
 pub use self::alive::{identity, seen_by, users};
 pub use self::claim::Claim;
-pub use self::claims::{Alive, Machine, Owned, Owner};
+pub use self::claims::{Alive, Owned, Owner, OwnerName};
 pub use self::error::LedgerError;
 pub(crate) use self::error::when;
 
@@ -175,6 +177,22 @@ impl Ledger {
         }
     }
 
+    /// What stands in the way of using it, if something does; changes nothing.
+    pub fn problem(&self) -> Option<Problem> {
+        let there = self.folder.ancestors().find(|folder| folder.exists()).unwrap_or(&self.folder);
+        let refused = |errno: nix::errno::Errno| match there == self.folder {
+            true => disk("write", &file::path(&self.folder))(errno.into()),
+            false => disk("make", &self.folder)(errno.into()),
+        };
+        let read = self.owners().map(drop);
+        let error = read.and_then(|()| access(there, AccessFlags::W_OK).map_err(refused)).err()?;
+        let message = match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        Some(Problem { message, hint: error.hint() })
+    }
+
     /// Changes the claims while nobody else does.
     fn change<T>(&self, change: impl FnOnce(&mut Claims) -> T) -> Result<T, LedgerError> {
         let _lock = self.lock()?;
@@ -201,6 +219,26 @@ impl Ledger {
                 Err(LockError::Held { .. }) => thread::sleep(Duration::from_millis(5)),
             }
         }
+    }
+}
+
+impl Reconciled {
+    /// What was found, in a sentence for each device.
+    pub fn notices(&self) -> Vec<String> {
+        let named = |owner: &Owner| format!("{} (environment {})", owner.node, owner.environment);
+        let boot_id = BootId::current().ok();
+        let freed = self.freed.iter().map(|Owned { device, owner, .. }| {
+            let why = match boot_id.is_none_or(|boot_id| boot_id == owner.boot_id) {
+                true => "does not run any more",
+                false => "does not run since this host was started anew",
+            };
+            format!("{device} is free again: {} {why}", named(owner))
+        });
+        let unclear = self.unclear.iter().map(|Owned { device, owner, .. }| {
+            let hypervisor = &owner.hypervisor;
+            format!("{device} stays with {}: whether that runs, only {hypervisor} can say", named(owner))
+        });
+        freed.chain(unclear).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use taskrun_engine::process::{BootId, ProcessId};
 
-use super::claims::{Machine, Owner};
+use super::claims::{Owner, OwnerName};
 use crate::cluster::PciAddress;
 
 /// A device on bus `bus`.
@@ -13,11 +13,12 @@ pub(super) fn device(bus: u8) -> PciAddress {
 /// The owner whose domain has the id `uuid`.
 pub(super) fn owner(uuid: &str) -> Owner {
     let node = format!("cloud-gpu-worker-{uuid}");
-    let machine =
-        Machine { environment: "lab", cluster: "cloud", node: &node, domain_uuid: uuid, uri: "qemu:///system" };
+    let name =
+        OwnerName { environment: "lab", cluster: "cloud", node: &node, domain_uuid: uuid, uri: "qemu:///system" };
     Owner {
         since: "2026-11-26T07:00:00Z".parse().unwrap(),
-        ..Owner::new(machine, Some("/srv/lab.yaml".into()), "/srv/.taskrun/lab".into()).unwrap()
+        ..Owner::new(name, ["--config", "/srv/my lab.yaml"].map(str::to_owned).to_vec(), "/srv/.taskrun/lab".into())
+            .unwrap()
     }
 }
 

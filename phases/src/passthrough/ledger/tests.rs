@@ -42,7 +42,7 @@ fn a_device_goes_from_one_cluster_to_the_other() {
         "0000:01:00.0 and 0000:02:00.0 belong to cloud-gpu-worker-a of cluster cloud in environment lab \
          since 2026-11-26T07:00:00Z"
     );
-    let hint = "stop the owner first: taskrun --config /srv/lab.yaml vm stop cloud-gpu-worker-a";
+    let hint = "stop the owner first: taskrun --config '/srv/my lab.yaml' vm stop cloud-gpu-worker-a";
     assert_eq!(error.hint().as_deref(), Some(hint));
     assert!(ledger.release("b").unwrap().is_empty());
     assert_eq!(owned(&ledger), pairs([(1, "a"), (2, "a")]));
@@ -73,7 +73,7 @@ fn what_is_being_started_is_not_taken_for_dead() {
     let error = ledger.claim(&owner("b"), &[device(1)]).unwrap_err();
     let (error, hint, pid) = (error.to_string(), error.hint().unwrap(), std::process::id());
     assert!(error.starts_with("0000:01:00.0 is being given to cloud-gpu-worker-a"), "{error}");
-    assert_eq!(hint, format!("wait until process {pid} has started or given up"));
+    assert_eq!(hint, format!("wait until process {pid} has started it or given up"));
     claim.keep().unwrap();
     assert_eq!(ledger.reconcile(all_are(Alive::Gone)).unwrap().freed.len(), 1);
 }
@@ -271,6 +271,50 @@ fn the_ledger_of_a_newer_program_is_left_alone() {
     assert!(error.to_string().ends_with("has version 2, and this program reads up to 1"), "{error}");
     assert!(matches!(ledger.set_aside(), Err(LedgerError::Newer { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}
+
+#[test]
+fn what_was_found_is_told_in_sentences() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(folder.path());
+    let boot_id = "00000000-0000-0000-0000-000000000001".parse().unwrap();
+    let earlier = Owner { boot_id, ..owner("b") };
+    for (owner, bus) in [(owner("a"), 1), (earlier, 2), (owner("c"), 3)] {
+        ledger.claim(&owner, &[device(bus)]).unwrap().keep().unwrap();
+    }
+    let look = |owner: &Owner| if owner.domain_uuid == "c" { Alive::CannotTell } else { Alive::Gone };
+    assert_eq!(
+        ledger.reconcile(look).unwrap().notices(),
+        [
+            "0000:01:00.0 is free again: cloud-gpu-worker-a (environment lab) does not run any more",
+            "0000:02:00.0 is free again: cloud-gpu-worker-b (environment lab) does not run since this host was \
+             started anew",
+            "0000:03:00.0 stays with cloud-gpu-worker-c (environment lab): whether that runs, only qemu:///system \
+             can say",
+        ]
+    );
+}
+
+#[test]
+fn a_ledger_that_cannot_be_used_is_told_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(folder.path().join("devices"));
+    assert_eq!(ledger.problem(), None);
+    assert!(!ledger.folder().exists());
+    let ledger = example(ledger.folder());
+    assert_eq!(ledger.problem(), None);
+    fs::write(ledger.folder().join("ledger.json"), "{\n").unwrap();
+    let problem = ledger.problem().unwrap();
+    assert!(problem.message.contains("is damaged: EOF while parsing an object at line 2"), "{problem:?}");
+    let problem = Ledger::at(ledger.folder().join("lock/devices")).problem().unwrap();
+    assert!(problem.message.contains("lock/devices/ledger.json: Not a directory"), "{problem:?}");
+    let denied = |what, path: &str| disk(what, Path::new(path))(io::ErrorKind::PermissionDenied.into()).hint().unwrap();
+    assert_eq!(denied("make", "/v/devices"), "let it be made as root: install -d -g libvirt -m 2775 /v/devices");
+    for file in ["/v/devices/lock", "/v/devices/ledger.json"] {
+        let hint = "run as root, or let the group that may use libvirt write there: \
+                    chgrp -R libvirt /v/devices && chmod -R g+w /v/devices && chmod g+s /v/devices";
+        assert_eq!(denied("write", file), hint);
+    }
 }
 
 #[test]
