@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -165,8 +164,17 @@ fn hosts_that_are_not_fit_are_told_all_at_once() {
     assert!(refused.err.contains("it belongs to another cluster already: ai on "), "{}{}", refused.out, refused.err);
 
     // A server that accepts and says nothing; then a machine that is off.
-    nodes.on(1, "systemctl stop ssh.socket 2>/dev/null; systemd-run --quiet --unit=mute --on-active=1 -- sh -c 'systemctl stop ssh; exec python3 -c \"import socket,time; s=socket.create_server((str(),22)); time.sleep(600)\"'");
-    std::thread::sleep(Duration::from_secs(4));
+    let mute = "systemd-run --quiet --unit=mute -- sh -c 'systemctl stop ssh; exec python3 -c \
+                \"import socket,time; s=socket.create_server((str(),22)); time.sleep(600)\"'";
+    nodes.on(1, mute);
+    wait_for(|| {
+        nodes
+            .beside("bash")
+            .args(["-c", "exec 3<>/dev/tcp/10.77.0.12/22 && ! read -t 1 <&3"])
+            .status()
+            .unwrap()
+            .success()
+    });
     let silent = nodes.run(&stand, &["plan"]);
     let all = format!("{}{}", silent.out, silent.err);
     assert!(all.contains("ai-cpu-worker-01") && all.contains("there is no answer"), "{all}");
