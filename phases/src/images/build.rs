@@ -117,7 +117,7 @@ impl Work<'_> {
         let packer = Packer::find(self.view).await?;
         self.write_scripts()?;
         let allowed = self.settings.kvm;
-        let accelerator = Accelerator::find(self.view, allowed, &self.recipe.source.path, self.folder).await?;
+        let accelerator = Accelerator::find(self.view, allowed).await?;
         self.part("choose how machines run", start);
         let way = self.way(accelerator);
         self.view.say(format!("{}: {}", self.recipe.name, way.told()));

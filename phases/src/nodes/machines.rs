@@ -13,6 +13,7 @@ use taskrun_engine::task::Drift;
 use super::devices::{self, Devices};
 use super::layout::{HostTraits, Layout, USER};
 use crate::cluster::{NetworkMode, Node, PciAddress, VirtualMachine};
+use crate::hypervisor::kvm::{Kvm, kvm_works};
 use crate::hypervisor::patient::Patient;
 use crate::hypervisor::spec::{DomainSpec, PoolSpec, VolumeSpec};
 use crate::hypervisor::{DomainFacts, DomainState, Hypervisor, HypervisorError, NetworkFacts, ShutDown, VolumeFacts};
@@ -101,7 +102,9 @@ impl<'a> Machines<'a> {
     ) -> Result<Self, Failure> {
         let hypervisor = Patient::connect(&layout.virtualization.uri).await.map_err(HypervisorError::into_failure)?;
         let facts = hypervisor.call("look at the host", |h| h.host()).await.map_err(HypervisorError::into_failure)?;
-        let kvm = layout.virtualization.hardware.kvm && facts.kvm_offered && kvm_works(view).await;
+        let wanted = &layout.virtualization.hardware;
+        let kvm =
+            wanted.kvm && facts.kvm_offered && matches!(kvm_works(view, &wanted.cpu_model, None).await, Kvm::Works(_));
         let pool = layout.pool(nix::unistd::geteuid().is_root());
         let host = HostTraits { kvm, cpus: facts.cpus };
         Ok(Self { layout, hypervisor, host, pool, devices, config: config.map(Path::to_owned) })
@@ -501,7 +504,3 @@ impl<'a> Machines<'a> {
 
 /// How long an image of some GiB may take into the pool.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(1800);
-
-async fn kvm_works(_: &View) -> bool {
-    false
-}
