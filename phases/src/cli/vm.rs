@@ -13,10 +13,10 @@ use super::cloud::{Nodes, Units, force, meant, shown_as};
 
 /// The verb's command line.
 pub(crate) fn command() -> Command {
-    let names = || Arg::new("name").required(true).num_args(1..).value_name("NAME").help("The names of nodes");
-    let name = || Arg::new("name").required(true).value_name("NAME").help("The name of a node");
+    let names = || Arg::new("name").index(1).required(true).num_args(1..).value_name("NAME").help("The names of nodes");
+    let name = || Arg::new("name").index(1).required(true).value_name("NAME").help("The name of a node");
     let verb = |name: &'static str, about: &'static str| Command::new(name).about(about);
-    let words = Arg::new("command").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
+    let words = Arg::new("command").index(2).num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
     Command::new("vm")
         .about("Start, stop and enter single nodes of a cluster")
         .subcommand_required(true)

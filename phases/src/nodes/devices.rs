@@ -125,3 +125,131 @@ pub(super) fn failure(error: LedgerError) -> Failure {
         None => failure,
     }
 }
+
+#[cfg(all(test, feature = "libvirt"))]
+mod tests {
+    use super::*;
+    use crate::cluster::{Cluster, NetworkMode, Node};
+    use crate::config;
+    use crate::hypervisor::{DomainState, Libvirt};
+    use crate::nodes::layout::HostTraits;
+    use crate::passthrough::testing::{Tree, wanted};
+
+    const GPU: &str = "0000:65:00.0";
+
+    /// A cluster of one machine with a GPU, in an environment of the same name.
+    fn cluster(name: &str) -> Cluster {
+        let text = format!(
+            "{{version: 1, name: {name}, clusters: {{cloud: {{name: {name}, network: {{subnet: 192.168.200.0/24, bridge: br}},
+              control_plane: {{cpu_cores: 1, memory_gb: 2, disk_gb: 10, ip: 192.168.200.5}},
+              worker_nodes: [{{cpu_cores: 1, memory_gb: 2, disk_gb: 10, ip: DHCP, pcie_passthrough: {{enabled: true,
+                devices: [{{pci_address: '{GPU}', device_type: gpu}}]}}}}],
+              kubernetes_config: {{cni: calico, ingress: nginx, storage_class: local-path}}}}}}}}"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let loaded = config::load(file.path(), true).map_err(|error| error.render()).unwrap();
+        let cluster = loaded.config.cluster().unwrap();
+        assert_eq!(cluster.virtualization.as_ref().unwrap().network.mode, NetworkMode::Nat);
+        cluster
+    }
+
+    /// A host with a GPU and its audio function in one group, and a hypervisor that both clusters use.
+    struct Host {
+        _files: (Tree, tempfile::TempDir, tempfile::NamedTempFile),
+        devices: Devices,
+        hypervisor: Patient,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let (tree, ledger) = (Tree::with_a_gpu(), tempfile::tempdir().unwrap());
+            let node = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(node.path(), "<node><memory>33554432</memory></node>").unwrap();
+            let libvirt = Libvirt::connect(&format!("test://{}", node.path().display())).unwrap();
+            let devices = Devices::new(Ledger::at(ledger.path()), tree.sysfs());
+            Self { devices, hypervisor: Patient::new(libvirt), _files: (tree, ledger, node) }
+        }
+
+        /// Defines a cluster's GPU worker as CLOUD-0.1 does.
+        async fn define(&self, layout: &Layout<'_>, node: &Node) -> DomainFacts {
+            let machine = node.virtual_machine().unwrap();
+            let devices = self.devices.whole_groups(&node.name, &[wanted(GPU)]).unwrap();
+            assert_eq!(devices.len(), 2, "the audio function goes with it");
+            let host = HostTraits { kvm: false, cpus: 8 };
+            let spec = layout.domain(node, machine, std::path::Path::new("/pool"), host, devices);
+            assert!(!spec.auto_start, "libvirt asks nobody who owns a device");
+            let name = node.name.clone();
+            let define = move |h: &dyn Hypervisor| {
+                h.define_domain(&spec)?;
+                Ok(h.domain(&name)?.unwrap())
+            };
+            self.hypervisor.call("define", define).await.unwrap()
+        }
+
+        /// Starts a machine as `vm start` does.
+        async fn start(&self, layout: &Layout<'_>, domain: &DomainFacts) -> Result<(), Failure> {
+            let options = ["--config".to_owned(), format!("/{}.yaml", layout.environment)];
+            let devices = self.devices.whole_groups(&domain.name, &[wanted(GPU)])?;
+            let claim = self.devices.claim(&self.hypervisor, layout, &options, domain, &devices).await?;
+            self.hypervisor.start_domain(&domain.name).await.map_err(HypervisorError::into_failure)?;
+            claim.keep().map_err(failure)
+        }
+
+        async fn off(&self, domain: &DomainFacts) {
+            let name = domain.name.clone();
+            self.hypervisor.call("off", move |h| h.turn_off_domain(&name)).await.unwrap();
+        }
+
+        async fn state(&self, domain: &DomainFacts) -> DomainState {
+            let name = domain.name.clone();
+            self.hypervisor.call("look", move |h| h.domain(&name)).await.unwrap().unwrap().state
+        }
+
+        fn owner(&self, layout: &Layout<'_>) -> Option<String> {
+            self.devices.owners(layout, &[wanted(GPU)]).unwrap().remove(0).1
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_clusters_that_share_a_gpu_one_running_machine_owns_it() {
+        let host = Host::new();
+        let (hpc, cloud) = (cluster("hpc"), cluster("cloud"));
+        let (states, worker) = (["/state/hpc", "/state/cloud"].map(std::path::Path::new), "gpu-worker-01");
+        let hpc_layout = Layout::new(&hpc, "hpc", states[0]).unwrap();
+        let cloud_layout = Layout::new(&cloud, "cloud", states[1]).unwrap();
+        let hpc_worker = host.define(&hpc_layout, hpc.node(&format!("hpc-{worker}")).unwrap()).await;
+        let cloud_worker = host.define(&cloud_layout, cloud.node(&format!("cloud-{worker}")).unwrap()).await;
+        assert_eq!(host.owner(&cloud_layout), None);
+
+        // Who comes second is told who owns it and how to stop that one, and is not started.
+        host.start(&hpc_layout, &hpc_worker).await.unwrap();
+        assert_eq!(host.owner(&cloud_layout).unwrap(), "hpc/hpc-gpu-worker-01");
+        let refused = host.start(&cloud_layout, &cloud_worker).await.unwrap_err();
+        let told = format!("{refused} {:?}", refused.causes);
+        assert!(told.contains("hpc-gpu-worker-01") && told.contains(GPU), "{told}");
+        assert!(refused.hint.unwrap().contains("--config /hpc.yaml vm stop hpc-gpu-worker-01"));
+        assert_eq!(host.state(&cloud_worker).await, DomainState::ShutOff);
+
+        // Stopping the one that owns nothing frees nothing of the other's.
+        host.devices.release(&cloud_worker).unwrap();
+        assert_eq!(host.owner(&hpc_layout).unwrap(), "hpc-gpu-worker-01");
+        host.off(&hpc_worker).await;
+        host.devices.release(&hpc_worker).unwrap();
+        host.start(&cloud_layout, &cloud_worker).await.unwrap();
+        assert_eq!(host.owner(&hpc_layout).unwrap(), "cloud/cloud-gpu-worker-01");
+
+        // A machine that dies without anybody's doing is noticed by who wants its device.
+        host.off(&cloud_worker).await;
+        host.start(&hpc_layout, &hpc_worker).await.unwrap();
+        assert_eq!(host.owner(&hpc_layout).unwrap(), "hpc-gpu-worker-01");
+
+        // A start that fails gives back what it had taken.
+        host.off(&hpc_worker).await;
+        host.devices.release(&hpc_worker).unwrap();
+        let gone = DomainFacts { name: "not-defined".to_owned(), ..cloud_worker.clone() };
+        host.start(&cloud_layout, &gone).await.unwrap_err();
+        assert_eq!(host.owner(&cloud_layout), None);
+        host.start(&hpc_layout, &hpc_worker).await.unwrap();
+    }
+}

@@ -38,4 +38,4 @@ mod names;
 pub mod preflight;
 pub mod sysfs;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

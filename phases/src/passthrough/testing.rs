@@ -8,57 +8,57 @@ use super::sysfs::Sysfs;
 use crate::cluster::{DeviceKind, Passthrough};
 
 /// The files of a host.
-pub(super) struct Tree(tempfile::TempDir);
+pub(crate) struct Tree(tempfile::TempDir);
 
 /// A device of it.
 #[derive(Clone, Copy)]
-pub(super) struct Pci {
-    pub(super) address: &'static str,
-    pub(super) ids: (u16, u16),
-    pub(super) class: u32,
-    pub(super) driver: Option<&'static str>,
-    pub(super) group: Option<u32>,
-    pub(super) boot_vga: bool,
+pub(crate) struct Pci {
+    pub(crate) address: &'static str,
+    pub(crate) ids: (u16, u16),
+    pub(crate) class: u32,
+    pub(crate) driver: Option<&'static str>,
+    pub(crate) group: Option<u32>,
+    pub(crate) boot_vga: bool,
 }
 
 impl Pci {
-    pub(super) fn gpu(address: &'static str) -> Self {
+    pub(crate) fn gpu(address: &'static str) -> Self {
         Self { address, ids: (0x10de, 0x2684), class: 0x03_0000, driver: None, group: None, boot_vga: false }
     }
 
-    pub(super) fn audio(address: &'static str) -> Self {
+    pub(crate) fn audio(address: &'static str) -> Self {
         Self { ids: (0x10de, 0x22ba), class: 0x04_0300, ..Self::gpu(address) }
     }
 
-    pub(super) fn bridge(address: &'static str) -> Self {
+    pub(crate) fn bridge(address: &'static str) -> Self {
         Self { ids: (0x8086, 0x1901), class: 0x06_0400, driver: Some("pcieport"), ..Self::gpu(address) }
     }
 
-    pub(super) fn disk(address: &'static str) -> Self {
+    pub(crate) fn disk(address: &'static str) -> Self {
         Self { ids: (0x144d, 0xa80a), class: 0x01_0802, driver: Some("nvme"), ..Self::gpu(address) }
     }
 }
 
 impl Tree {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub(super) fn path(&self, inside: &str) -> PathBuf {
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.0.path().join(inside)
     }
 
-    pub(super) fn sysfs(&self) -> Sysfs {
+    pub(crate) fn sysfs(&self) -> Sysfs {
         Sysfs::under(self.0.path())
     }
 
-    pub(super) fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.path(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    pub(super) fn add(&self, pci: Pci) {
+    pub(crate) fn add(&self, pci: Pci) {
         let folder = format!("sys/bus/pci/devices/{}", pci.address);
         let file = |name: &str, text: String| self.write(&format!("{folder}/{name}"), &text);
         file("vendor", format!("{:#06x}\n", pci.ids.0));
@@ -82,7 +82,7 @@ impl Tree {
     }
 
     /// A host whose GPU and its audio function are alone in a group, behind a bridge, and can be passed.
-    pub(super) fn with_a_gpu() -> Self {
+    pub(crate) fn with_a_gpu() -> Self {
         let tree = Self::new();
         tree.add(Pci { group: Some(14), ..Pci::bridge("0000:64:00.0") });
         tree.add(Pci { driver: Some("vfio-pci"), group: Some(14), ..Pci::gpu("0000:65:00.0") });
@@ -93,7 +93,7 @@ impl Tree {
 }
 
 /// What a configuration says of a GPU.
-pub(super) fn wanted(address: &str) -> Passthrough {
+pub(crate) fn wanted(address: &str) -> Passthrough {
     Passthrough {
         address: address.parse().unwrap(),
         kind: DeviceKind::Gpu,

@@ -13,7 +13,7 @@ use taskrun_engine::outcome::Failure;
 use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Proof, Task, Traces};
 
 use super::find_program;
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Machine, Node};
 use crate::config::{Config, HostView, host_problems};
 use crate::hypervisor::DomainState;
 use crate::images::seed;
@@ -46,6 +46,17 @@ impl VirtualMachinesTask {
     pub fn new(config: &Config, cluster: Cluster, file: &Path) -> Self {
         let settings = Settings { environment: config.name().to_owned(), cluster };
         Self { settings, config: config.clone(), file: file.to_owned() }
+    }
+
+    /// The cluster without the devices that are not there, which are told with their places.
+    fn present(&self, sysfs: &Sysfs) -> Cluster {
+        let mut cluster = self.settings.cluster.clone();
+        for node in &mut cluster.nodes {
+            if let Machine::Virtual(machine) = &mut node.machine {
+                machine.devices.retain(|device| !matches!(sysfs.device(device.address), Ok(None)));
+            }
+        }
+        cluster
     }
 
     fn nodes(&self, state: &Path) -> Nodes {
@@ -144,7 +155,7 @@ impl Task for VirtualMachinesTask {
         let mut problems = host_problems(&self.file, &self.config, &host);
         problems.extend(missing_programs(&[("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")]));
         problems.extend(seed::missing_program());
-        problems.extend(preflight::problems(&Sysfs::host(), &Candidate::of(&self.settings.cluster)));
+        problems.extend(preflight::problems(&Sysfs::host(), &Candidate::of(&self.present(&Sysfs::host()))));
         if let Err(failure) = machines(&self.settings, view, &self.file).await {
             problems.push(Problem { message: failure.to_string(), hint: failure.hint });
         }

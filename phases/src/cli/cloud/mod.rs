@@ -82,7 +82,8 @@ pub(super) fn force() -> Arg {
 
 /// The verb's command line.
 pub(crate) fn command() -> Command {
-    let name = Arg::new("name").num_args(0..).value_name("NAME").help("These services or nodes [default: all]");
+    let name =
+        Arg::new("name").index(1).num_args(0..).value_name("NAME").help("These services or nodes [default: all]");
     let yes = Arg::new("yes").short('y').long("yes").action(ArgAction::SetTrue).help("Do not ask");
     let verb = |name: &'static str, about: &'static str| Command::new(name).about(about);
     Command::new("cloud")

@@ -42,7 +42,7 @@ impl<'s> Nodes<'s> {
     /// # Errors
     /// The platform has no nodes, exit code 2.
     pub(in crate::cli) fn new(session: &'s Session) -> Result<Self, CliError> {
-        let cluster = config::load(&session.config_file, true)?.config.cluster().ok_or_else(|| {
+        let cluster = config::load(&session.config_file, false)?.config.cluster().ok_or_else(|| {
             CliError::usage(format!("the platform `{}` has no nodes", session.identity.platform))
                 .with_hint("describe a cluster and name the file: --config config/workstation.yaml")
         })?;
