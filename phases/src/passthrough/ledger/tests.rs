@@ -169,13 +169,19 @@ fn power_lost_at_any_point() {
         ("release", |ledger| ledger.release("a").map(drop)),
         ("reconcile", |ledger| ledger.reconcile(all_are(Alive::Gone)).map(drop)),
     ];
+    let begun = tempfile::tempdir().unwrap();
+    let before = owned(&example(begun.path()));
+    let file = fs::read(begun.path().join("ledger.json")).unwrap();
+    // The test says what is synced; no real disk has to be waited for.
+    let memory = Path::new("/dev/shm");
+    let memory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let faults = Fault::CRASHES.into_iter().chain([Fault::Error(io::ErrorKind::StorageFull)]);
     for fault in faults {
         for (name, change) in changes {
             let mut point = 0;
             loop {
-                let folder = tempfile::tempdir().unwrap();
-                let before = owned(&example(folder.path()));
+                let folder = tempfile::tempdir_in(&memory).unwrap();
+                fs::write(folder.path().join("ledger.json"), &file).unwrap();
                 let disk = FaultyDisk::with(point, fault);
                 let faulty = Ledger { disk: Arc::new(disk.clone()), ..Ledger::at(folder.path()) };
                 let result = change(&faulty);
@@ -247,15 +253,13 @@ fn no_flipped_bit_changes_who_owns_what() {
     let path = folder.path().join("ledger.json");
     let (whole, before) = (fs::read(&path).unwrap(), ledger.owners().unwrap());
     for at in 0..whole.len() {
-        for bit in [0x01, 0x10, 0x80] {
-            let mut flipped = whole.clone();
-            flipped[at] ^= bit;
-            fs::write(&path, &flipped).unwrap();
-            match ledger.owners() {
-                Ok(owners) => assert_eq!(owners, before, "byte {at}"),
-                Err(LedgerError::Damaged { .. } | LedgerError::Newer { .. }) => {}
-                Err(error) => panic!("byte {at}: {error}"),
-            }
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        fs::write(&path, &flipped).unwrap();
+        match ledger.owners() {
+            Ok(owners) => assert_eq!(owners, before, "byte {at}"),
+            Err(LedgerError::Damaged { .. } | LedgerError::Newer { .. }) => {}
+            Err(error) => panic!("byte {at}: {error}"),
         }
     }
 }
