@@ -38,6 +38,16 @@ pub enum HypervisorError {
     NotBuilt,
 }
 
+/// What libvirt and QEMU say when they refuse, and what mends it.
+const REFUSALS: [(&str, &str); 6] = [
+    ("already in use by interface", "give the cluster another subnet: clusters.cloud.network.subnet"),
+    ("already exists with", "give the cluster another name or bridge, or remove what has it: virsh net-list --all"),
+    ("is not viable", "pass on all devices of the IOMMU group: `find /sys/kernel/iommu_groups -type l` lists them"),
+    ("Cannot allocate memory", "free memory, or huge pages where they are asked for: grep Huge /proc/meminfo"),
+    ("Permission denied", "let QEMU's user pass each folder above the file: chmod o+x FOLDER"),
+    ("No such file or directory", "see that the file is there; where libvirt runs elsewhere, it must be there"),
+];
+
 impl HypervisorError {
     /// A refusal that stays one.
     pub fn refused(what: impl Into<String>, message: impl ToString) -> Self {
@@ -68,7 +78,9 @@ impl HypervisorError {
             Self::TimedOut { .. } => {
                 Some("see whether libvirt still answers: virsh list; if not: systemctl restart libvirtd")
             }
-            Self::Refused { .. } => None,
+            Self::Refused { message, .. } => {
+                REFUSALS.iter().find(|(said, _)| message.contains(said)).map(|(_, hint)| *hint)
+            }
         }
     }
 

@@ -169,7 +169,7 @@ pub struct DomainFacts {
     pub auto_start: bool,
     /// What stands in its definition for programs to read: made by taskrun for this environment, or empty.
     pub owner: Option<String>,
-    /// The devices of the host that its definition has.
+    /// The devices of the host that it has: those it runs with, or where it is off, those of its definition.
     pub devices: Vec<crate::cluster::PciAddress>,
 }
 

@@ -172,6 +172,22 @@ fn a_machine_changed_by_hand_tells_each_difference_and_a_new_libvirtd_is_found_a
     assert_eq!(fields(libvirt.drift(&pinned).unwrap()), Vec::<String>::new());
     assert_eq!(libvirt.domain(&pinned.name).unwrap().unwrap().uuid, uuid);
 
+    // Devices of the host are only looked for when it starts.
+    let devices = ["0000:65:00.0", "0000:65:00.1"].map(|device| device.parse().unwrap());
+    let gpu = DomainSpec {
+        name: "lab-gpu-worker-01".to_owned(),
+        mac: MacAddress([0x52, 0x54, 0, 0, 0, 7]),
+        hugepages: true,
+        pinning: Vec::new(),
+        devices: devices.to_vec(),
+        ..pinned.clone()
+    };
+    libvirt.define_domain(&gpu).unwrap();
+    assert_eq!(fields(libvirt.drift(&gpu).unwrap()), Vec::<String>::new());
+    assert_eq!(libvirt.domain(&gpu.name).unwrap().unwrap().devices, devices);
+    assert!(!libvirt.start_domain(&gpu.name).unwrap_err().is_transient(), "there is no such device");
+    libvirt.remove_domain(&gpu.name).unwrap();
+
     // OVMF starts, and its variables go with the machine.
     libvirt.start_network("lab").unwrap();
     libvirt.start_domain(&pinned.name).unwrap();

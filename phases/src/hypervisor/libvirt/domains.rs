@@ -169,13 +169,13 @@ fn drift(session: &Session, domain: &Domain, spec: &DomainSpec) -> Result<Vec<Dr
 fn facts(session: &Session, domain: &Domain) -> Result<Option<DomainFacts>, HypervisorError> {
     let ask = || {
         let name = domain.get_name()?;
-        let text = domain.get_xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)?;
+        let text = domain.get_xml_desc(0)?;
         Ok((name, text, domain.get_uuid_string()?, domain.get_state()?.0, domain.get_autostart()?))
     };
     let asked = unless_absent(ask()).map_err(|error| session.refused("look at a domain", &error))?;
     let Some((name, text, uuid, state, auto_start)) = asked else { return Ok(None) };
-    let definition: xml::domain::Domain = xml::read(&text).map_err(unreadable(format!("look at {name}")))?;
-    let (owner, devices) = (definition.owner().map(str::to_owned), definition.devices.of_host());
+    let summary: xml::domain::Summary = xml::read(&text).map_err(unreadable(format!("look at {name}")))?;
+    let (owner, devices) = (summary.owner().map(str::to_owned), summary.devices());
     Ok(Some(DomainFacts { name, uuid, state: self::state(state), auto_start, owner, devices }))
 }
 

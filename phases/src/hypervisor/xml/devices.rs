@@ -423,12 +423,10 @@ impl PciPlace {
     }
 }
 
-impl Devices {
-    /// The PCI devices of the host among them, in order.
-    pub fn of_host(&self) -> Vec<PciAddress> {
-        let addresses = self.hostdev.iter().filter_map(|device| device.source.as_ref()?.address.as_ref()?.address());
-        let mut addresses: Vec<_> = addresses.collect();
-        addresses.sort();
-        addresses
-    }
+/// Where the PCI devices among them are on the host, in order.
+pub(super) fn pci_devices(devices: &[HostDevice]) -> Vec<PciAddress> {
+    let pci = devices.iter().filter(|device| device.kind == "pci");
+    let mut addresses: Vec<_> = pci.filter_map(|device| device.source.as_ref()?.address.as_ref()?.address()).collect();
+    addresses.sort();
+    addresses
 }

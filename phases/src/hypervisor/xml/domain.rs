@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::devices::Devices;
+use super::devices::{Devices, HostDevice, pci_devices};
 use super::{Amount, Empty, Text, XmlError, named_by, write};
+use crate::cluster::PciAddress;
 use crate::hypervisor::spec::DomainSpec;
 
 /// The namespace of what stands in the metadata.
@@ -65,6 +66,35 @@ pub struct Domain {
         skip_serializing_if = "Option::is_none"
     )]
     pub qemu: Option<QemuCommandLine>,
+}
+
+/// What of any domain is looked at, also of those that were not made here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Summary {
+    /// What is ours.
+    #[serde(default)]
+    metadata: Metadata,
+    /// Its devices.
+    #[serde(default)]
+    devices: SummaryDevices,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+struct SummaryDevices {
+    #[serde(default)]
+    hostdev: Vec<HostDevice>,
+}
+
+impl Summary {
+    /// The environment that it was made for, if taskrun made it.
+    pub fn owner(&self) -> Option<&str> {
+        Some(&self.metadata.ours.as_ref()?.owner)
+    }
+
+    /// The PCI devices of the host that it has, in order.
+    pub fn devices(&self) -> Vec<PciAddress> {
+        pci_devices(&self.devices.hostdev)
+    }
 }
 
 /// What a definition says for programs.

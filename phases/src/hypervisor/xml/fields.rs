@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use taskrun_engine::task::Drift;
 
-use super::devices::{Devices, GUEST_AGENT, Interface};
+use super::devices::{Devices, GUEST_AGENT, Interface, pci_devices};
 use super::domain::Domain;
 
 /// Where `found` differs from `wanted`, field by field, in the words of people.
@@ -66,7 +66,7 @@ fn devices(devices: &Devices) -> BTreeMap<String, Value> {
     fields.insert("log of the serial console".to_owned(), json!(log));
     let agent = devices.channel.iter().filter_map(|channel| channel.target.as_ref()?.name.as_deref());
     fields.insert("channel of the guest agent".to_owned(), json!(agent.into_iter().any(|name| name == GUEST_AGENT)));
-    let of_host: Vec<_> = devices.of_host().iter().map(ToString::to_string).collect();
+    let of_host: Vec<_> = pci_devices(&devices.hostdev).iter().map(ToString::to_string).collect();
     fields.insert("devices of the host".to_owned(), json!(of_host.join(" ")));
     fields
 }

@@ -130,6 +130,19 @@ fn pools_and_volumes() {
 }
 
 #[test]
+fn a_domain_of_somebody_else_is_read_for_its_devices() {
+    let text = "<domain type='lxc'><name>x</name><metadata><a:b xmlns:a='a'/></metadata><os><type>exe</type></os><devices>
+        <hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>
+        <hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x65' slot='0x00' function='0x1'/></source>
+        </hostdev></devices></domain>";
+    let summary: domain::Summary = read(text).unwrap();
+    assert_eq!(summary.owner(), None);
+    assert_eq!(summary.devices(), ["0000:65:00.1".parse().unwrap()]);
+    let ours: domain::Summary = read(&xml(&gpu_worker())).unwrap();
+    assert_eq!((ours.owner(), ours.devices().len()), (Some("workstation"), 3));
+}
+
+#[test]
 fn names_are_escaped() {
     let spec = DomainSpec { disk: "/srv/a & \"b\" <c>'.qcow2".into(), ..cpu_worker() };
     let written = xml(&spec);
