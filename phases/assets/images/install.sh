@@ -33,7 +33,7 @@ echo 'linux-base linux-base/removing-running-kernel boolean false' | debconf-set
 get dist-upgrade
 get install --no-install-recommends \
   "$KERNEL" cloud-init cloud-guest-utils fdisk openssh-server python3 sudo network-manager systemd-resolved \
-  prometheus-node-exporter qemu-guest-agent curl wget vim htop ca-certificates iproute2 dbus $PACKAGES
+  prometheus-node-exporter qemu-guest-agent curl wget vim htop zstd ca-certificates iproute2 dbus $PACKAGES
 
 # One kernel: the newest that the wanted package stands for.
 newest=$(dpkg-query -W -f '${Depends}\n' "$KERNEL" | tr ',' '\n' | sed -n 's/^ *\(linux-image-[0-9][^ ]*\).*/\1/p' | head -n 1)

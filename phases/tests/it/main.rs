@@ -14,6 +14,7 @@ mod faults;
 mod federation;
 mod full_disk;
 mod gpu;
+mod images;
 mod load;
 mod local;
 mod minio;
