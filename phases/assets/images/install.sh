@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs what every node has. Runs as root inside the image: in a machine that booted it, or in a chroot.
 # By environment: KERNEL is the kernel's package, PACKAGES are more packages, separated by blanks.
+# Lists of packages are to be split into words.
+# shellcheck disable=SC2086,SC2016
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 

@@ -1,6 +1,7 @@
 //! How QEMU runs a machine: by KVM where that works, which only a boot tells, or emulated.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,20 +84,26 @@ async fn boots_by_kvm(view: &View, image: &Path, folder: &Path) -> Result<bool, 
         let said = String::from_utf8_lossy(&said);
         SIGNS.iter().any(|sign| said.contains(sign))
     };
-    // The command ends when its time is over; there is nothing in it that could be lost.
     let pid = folder.join("kvm-test.pid");
     let boot = boot.arg("-pidfile").arg(&pid);
-    let watch = async {
-        let seen = view.wait_until("a kernel's first word by KVM", BOOT, || async {
-            if spoke() { Ok(()) } else { Err("nothing yet".to_owned()) }
-        });
-        let seen = seen.await.is_ok();
-        end(&pid);
-        seen
+    let ended = AtomicBool::new(false);
+    let machine = async {
+        let _ = view.command(boot).await;
+        ended.store(true, Ordering::Relaxed);
     };
-    let (_, seen) = tokio::join!(view.command(boot), watch);
+    // Where nothing is said, the command's time ends the machine.
+    let watch = async {
+        while !ended.load(Ordering::Relaxed) {
+            if spoke() {
+                end(&pid);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::join!(machine, watch);
     view.safe_point()?;
-    Ok(seen || spoke())
+    Ok(spoke())
 }
 
 /// Ends the QEMU that wrote `pid`.
