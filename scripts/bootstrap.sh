@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Brings what `make run` and `make test` need to a fresh Debian 12+ or Ubuntu 22.04+, and only what is missing.
 # Says what it does before it does it. Installs no package that starts a service and restarts none.
-# usage: scripts/bootstrap.sh [--lint]     --lint: rustfmt and clippy too
+# usage: scripts/bootstrap.sh [--lint] [--libvirt]     --lint: rustfmt and clippy too; --libvirt: what linking it takes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-lint=false
-case ${1-} in
-  --lint) lint=true ;;
-  '') ;;
-  *) echo "usage: $0 [--lint]" >&2; exit 2 ;;
-esac
+lint=false libvirt=false
+for option; do
+  case $option in
+    --lint) lint=true ;;
+    --libvirt) libvirt=true ;;
+    *) echo "usage: $0 [--lint] [--libvirt]" >&2; exit 2 ;;
+  esac
+done
 
 say() { printf 'bootstrap: %s\n' "$*" >&2; }
 
@@ -30,11 +32,14 @@ has_python() { python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_inf
 
 has_certificates() { [ -s "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" ]; }
 
+has_libvirt() { pkg-config --exists 'libvirt >= 6.0' 2>/dev/null; }
+
 missing_packages() {
   links_c || echo 'gcc libc6-dev'
   has_certificates || echo ca-certificates
   has_python || echo 'python3 python3-venv'
   $has_rust || command -v curl >/dev/null || echo curl
+  ! $libvirt || has_libvirt || echo 'libvirt-dev pkg-config'
 }
 
 purpose() {
@@ -43,6 +48,7 @@ purpose() {
     ca-certificates) echo 'to trust the package registries' ;;
     python3 | python3-venv) echo 'the Python environments of the services (3.10 or newer)' ;;
     curl) echo "to download Rust's installer" ;;
+    libvirt-dev | pkg-config) echo "libvirt's C library and its headers; no daemon" ;;
   esac
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all tests. Closes with their count over all test binaries, whose own summaries stand above it.
+# Runs all tests; options go to cargo. Closes with their count over all test binaries, whose own summaries stand above it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/rust-env.sh
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 status=0
-cargo test --workspace --locked --no-fail-fast | tee "$results" || status=$?
+cargo test --workspace --locked --no-fail-fast "$@" | tee "$results" || status=$?
 
 # One line of libtest: "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s"
 count() {

@@ -2,87 +2,18 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use taskrun_engine::checkpoint::Checkpoint;
 use taskrun_engine::cli::{CliError, ConfigureOptions, Configured, Product, Session, exit};
-use taskrun_engine::registry::{NoParameters, Registry};
-use taskrun_engine::task::Task;
 
-use crate::cli;
 use crate::config::{self, Config, Loaded};
-use crate::phase0::{MachineTask, OperatorCliTask};
-use crate::phase1::{
-    BaseImageTask, BaseRuntimeTask, GpuWorkerImageTask, ModelRuntimeTask, PythonEnvironmentTask, python_environment,
-};
-use crate::phase2::{GpuTask, PlatformUp};
-use crate::phase3::{ExternalDatabase, ExternalObjectStore, MlflowTask, ModelServingTask, ObjectStoreTask, Postgres};
-use crate::phase4::{DashboardsTask, MonitoringTask};
-use crate::phase5::{DocumentationTask, TrainingTask};
-use crate::phase6::{FederationTask, ModelTransferTask, PerformanceTask};
-use crate::phase7::TestFrameworkTask;
 use crate::tools::cache;
+use crate::{cli, plugins};
 
 /// The private AI cloud.
 pub struct Cloud;
-
-/// The plugins for a configuration.
-fn registry(config: &Config, file: &Path, options: ConfigureOptions) -> Registry {
-    let file = file.to_owned();
-    let mut plugins = Plugins { registry: Registry::new(), config: Arc::new(config.clone()) };
-    plugins.add("CLOUD-0.1", move |config| Ok(MachineTask::new(config, options.reassign_ports)));
-    plugins.add("CLOUD-0.2", move |_| OperatorCliTask::new(&file));
-    plugins.add("CLOUD-1.1", |config| Ok(BaseRuntimeTask::new(config)));
-    plugins.add("CLOUD-1.2", |_| Ok(ModelRuntimeTask));
-    plugins.add("CLOUD-2.1", |config| Ok(PlatformUp::new(config)));
-    plugins.add("CLOUD-2.2", |config| Ok(GpuTask::new(config)));
-    match config.external.object_store.clone() {
-        Some(given) => {
-            plugins.add("CLOUD-3.1", move |config| Ok(ExternalObjectStore::new(&given, &config.object_store)));
-        }
-        None => plugins.add("CLOUD-3.1", |config| Ok(ObjectStoreTask::new(config))),
-    }
-    match config.external.database.clone() {
-        Some(given) => plugins.add("CLOUD-3.2", move |_| Ok(ExternalDatabase::new(&given))),
-        None => plugins.add("CLOUD-3.2", |config| Ok(Postgres::new(config))),
-    }
-    plugins.add("CLOUD-3.3", |config| Ok(MlflowTask::new(config)));
-    plugins.add("CLOUD-3.4", |config| Ok(ModelServingTask::new(config)));
-    plugins.add("CLOUD-4.1", |config| Ok(MonitoringTask::new(config)));
-    plugins.add("CLOUD-4.2", |config| Ok(DashboardsTask::new(config)));
-    plugins.add("CLOUD-5.1", |config| Ok(TrainingTask::new(config)));
-    plugins.add("CLOUD-5.2", |_| Ok(DocumentationTask));
-    plugins.add("CLOUD-6.1", |config| Ok(ModelTransferTask::new(config)));
-    plugins.add("CLOUD-6.2", |config| Ok(FederationTask::new(config)));
-    plugins.add("CLOUD-6.3", |config| Ok(PerformanceTask::new(config)));
-    plugins.add("CLOUD-7.1", |_| Ok(TestFrameworkTask));
-    plugins.add("base-image", |config| Ok(BaseImageTask::new(config)));
-    plugins.add("gpu-worker-image", |config| Ok(GpuWorkerImageTask::new(config)));
-    plugins.registry.add(python_environment::PLUGIN, PythonEnvironmentTask::new);
-    plugins.registry
-}
-
-/// Plugins whose settings are all in the configuration: they take no parameters.
-struct Plugins {
-    registry: Registry,
-    config: Arc<Config>,
-}
-
-impl Plugins {
-    fn add<T: Task>(
-        &mut self,
-        name: &'static str,
-        make: impl Fn(&Config) -> Result<T, String> + Send + Sync + 'static,
-    ) {
-        let config = Arc::clone(&self.config);
-        self.registry.add(name, move |instance| {
-            let NoParameters {} = instance.parameters()?;
-            Ok(make(&config)?)
-        });
-    }
-}
 
 #[async_trait]
 impl Product for Cloud {
@@ -92,7 +23,7 @@ impl Product for Cloud {
             environment: config.name().to_owned(),
             platform: config.platform().as_str().to_owned(),
             warnings,
-            registry: registry(&config, file, options),
+            registry: plugins::registry(&config, file, options),
             secrets: config.secrets.into_iter().collect(),
         })
     }
@@ -121,7 +52,16 @@ impl Product for Cloud {
             cli::model::command(),
             cli::open::command(),
             cli::test::command(),
+            cli::vm::command(),
         ]
+    }
+
+    fn completed(&self, command: clap::Command, config: &Path) -> clap::Command {
+        let cluster = config::load(config, true).ok().and_then(|loaded| loaded.config.cluster());
+        match cluster {
+            Some(cluster) => cli::vm::completed(command, &cluster),
+            None => command,
+        }
     }
 
     async fn verb(&self, name: &str, args: &clap::ArgMatches, session: &Session) -> Result<u8, CliError> {
@@ -134,6 +74,7 @@ impl Product for Cloud {
             "model" => cli::model::model(args, session).await,
             "open" => cli::open::open(args, session),
             "test" => cli::test::test(args, session).await,
+            "vm" => cli::vm::vm(args, session).await,
             _ => Err(CliError::usage(format!("there is no verb `{name}`"))),
         }
     }

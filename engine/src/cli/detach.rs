@@ -20,7 +20,8 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// Starts the run and returns as soon as its start is durable. A run that ends before that, since it has nothing to do or
 /// may not begin, is told in its own words and with its own exit code.
 pub(super) fn detach(product: &dyn Product, global: &Global) -> Result<u8, CliError> {
-    let session = Session::open(product, global, Purpose::default())?;
+    // A run that ends at once tells them itself.
+    let session = Session::open_quietly(product, global, Purpose::default())?;
     let failed = |error: std::io::Error| CliError::caused(exit::FAILED, "start the run in the background", &error);
     std::fs::create_dir_all(&session.state).map_err(failed)?;
     // Another run may go on and write to the log: it becomes that of this one only when this one has begun.
@@ -34,6 +35,7 @@ pub(super) fn detach(product: &dyn Product, global: &Global) -> Result<u8, CliEr
         let run = session.read()?.run.map(|run| run.started).filter(|started| started.driver == process);
         if let Some(started) = run {
             std::fs::rename(&output, &log).map_err(failed)?;
+            session.warn();
             say(format!("run {} goes on in the background (pid {process}); follow it: taskrun watch", started.run));
             return Ok(exit::OK);
         }

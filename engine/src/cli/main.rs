@@ -66,7 +66,7 @@ fn dispatch(product: &'static dyn Product, matches: &clap::ArgMatches) -> Result
         VerbArgs::Env(args) => outputs::env(&open(Purpose::default())?, &args),
         VerbArgs::Secret(args) => secret::secret(&open(Purpose::default())?, &args),
         VerbArgs::Schema(args) => meta::schema(product, &args),
-        VerbArgs::Completions(args) => meta::completions(product, &args),
+        VerbArgs::Completions(args) => meta::completions(product, &global, &args),
         VerbArgs::Man(args) => meta::man(product, &args),
     }
 }

@@ -1,6 +1,6 @@
 //! `schema`, `completions` and `man`: what the program says of itself.
 
-use super::args::{CompletionsArgs, ManArgs, SchemaArgs, SchemaOf};
+use super::args::{CompletionsArgs, Global, ManArgs, SchemaArgs, SchemaOf};
 use super::error::{CliError, exit};
 use super::main::{command, print};
 use super::product::Product;
@@ -13,9 +13,11 @@ pub(super) fn schema(product: &dyn Product, args: &SchemaArgs) -> Result<u8, Cli
     print(&format!("{schema:#}\n"))
 }
 
-pub(super) fn completions(product: &dyn Product, args: &CompletionsArgs) -> Result<u8, CliError> {
+pub(super) fn completions(product: &dyn Product, global: &Global, args: &CompletionsArgs) -> Result<u8, CliError> {
+    let config = global.config.as_deref().unwrap_or(product.default_config());
+    let mut command = product.completed(command(product), config);
     let mut out = Vec::new();
-    clap_complete::generate(args.shell, &mut command(product), "taskrun", &mut out);
+    clap_complete::generate(args.shell, &mut command, "taskrun", &mut out);
     print(&String::from_utf8_lossy(&out))
 }
 

@@ -38,6 +38,12 @@ pub trait Product: Send + Sync {
         Vec::new()
     }
 
+    /// The command line with the values that fit a configuration, such as names that stand in it: for completions. As it
+    /// is where there is no such configuration.
+    fn completed(&self, command: clap::Command, _config: &Path) -> clap::Command {
+        command
+    }
+
     /// Runs a verb of the product's own and returns the exit code.
     ///
     /// # Errors

@@ -37,6 +37,8 @@ pub struct Session {
     pub registry: Arc<Registry>,
     /// The graph with its tasks.
     pub world: Arc<World>,
+    /// What the user should know of the configuration.
+    warnings: Vec<String>,
 }
 
 /// What a session is opened for.
@@ -73,11 +75,21 @@ pub(super) fn graph_file(global: &Global) -> PathBuf {
 }
 
 impl Session {
-    /// Reads and binds everything.
+    /// Reads and binds everything, and tells the warnings.
     ///
     /// # Errors
     /// Everything that is wrong with graph and configuration, exit code 2; an unreadable secrets file, 4.
     pub fn open(product: &dyn Product, global: &Global, purpose: Purpose) -> Result<Self, CliError> {
+        let session = Self::open_quietly(product, global, purpose)?;
+        session.warn();
+        Ok(session)
+    }
+
+    /// As [`open`](Self::open), without telling the warnings.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub(super) fn open_quietly(product: &dyn Product, global: &Global, purpose: Purpose) -> Result<Self, CliError> {
         let graph_file = graph_file(global);
         let config_file = global.config.clone().unwrap_or_else(|| product.default_config().to_owned());
         let configured = product.configure(&config_file, global.config.is_some(), purpose.configure);
@@ -86,9 +98,6 @@ impl Session {
             // What is wrong with either is told at once.
             Err(errors) => CliError::report(error.code, error.render() + &CliError::from(errors).render()),
         })?;
-        for warning in &configured.warnings {
-            say(format!("warning: {warning}"));
-        }
         let folder = graph_folder(&graph_file)?;
         let root = global.state_dir.clone().unwrap_or_else(|| product.state_root(&folder));
         let root = std::path::absolute(&root)
@@ -112,7 +121,15 @@ impl Session {
             purpose.accept_data_loss,
         );
         world.sources = configured.secrets;
-        Ok(Self { graph_file, config_file, state, identity, registry: Arc::new(registry), world: Arc::new(world) })
+        let (registry, world, warnings) = (Arc::new(registry), Arc::new(world), configured.warnings);
+        Ok(Self { graph_file, config_file, state, identity, registry, world, warnings })
+    }
+
+    /// Tells what the user should know of the configuration.
+    pub(super) fn warn(&self) {
+        for warning in &self.warnings {
+            say(format!("warning: {warning}"));
+        }
     }
 
     /// What the journal says now. Waits for nobody and changes nothing.

@@ -171,6 +171,8 @@ fn attempt<T: DeserializeOwned>(json: &Json) -> Result<T, Fault> {
             fault.path.push(name);
         } else if let Some(name) = quoted("missing field `") {
             fault.path.push(name);
+        } else if fault.message.starts_with("invalid type: ") && fault.message.ends_with("`, expected a string") {
+            fault.hint = Some("put it in quotes".to_owned());
         }
         fault
     })
@@ -244,6 +246,15 @@ mod tests {
             ("version", "c.yaml:1:1"),
         ];
         assert_eq!(found, expected.map(|(path, place)| (path.to_owned(), place.to_owned())));
+    }
+
+    #[test]
+    fn a_text_that_looks_like_a_number_wants_quotes() {
+        for (text, hint) in [("1e81", true), ("12", true), ("true", true), ("[a]", false), ("'12'", false)] {
+            let document = Document::parse("c.yaml", &format!("{{version: 1, name: {text}}}")).unwrap();
+            let faults = document.read::<Sample>().err().unwrap_or_default();
+            assert_eq!(faults.iter().any(|fault| fault.hint.is_some()), hint, "{text}");
+        }
     }
 
     #[test]

@@ -10,3 +10,4 @@ pub(crate) mod model_sync;
 pub(crate) mod open;
 mod own;
 pub(crate) mod test;
+pub(crate) mod vm;

@@ -332,6 +332,23 @@ impl Cluster {
     }
 }
 
+impl Node {
+    /// The virtual machine that it is, if it is one.
+    pub fn virtual_machine(&self) -> Option<&VirtualMachine> {
+        match &self.machine {
+            Machine::Virtual(machine) => Some(machine),
+            Machine::Given(_) => None,
+        }
+    }
+}
+
+impl Network {
+    /// An address in it, with the size of its network: `192.168.200.10/24`.
+    pub fn with_prefix(&self, address: Ipv4Addr) -> Ipv4Net {
+        Ipv4Net::new_assert(address, self.subnet.prefix_len())
+    }
+}
+
 impl VirtualMachine {
     /// Whether it gets a GPU.
     pub fn has_gpu(&self) -> bool {

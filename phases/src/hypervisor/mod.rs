@@ -1,12 +1,24 @@
 //! What makes virtual machines: a small trait over libvirt.
 //!
-//! Calls block, as libvirt's do.
+//! Calls block, as libvirt's do; [`patient::Patient`] makes them from asynchronous code.
 //! What is wanted is said by the types of [`spec`]; what is there by the types here. All names are global on the host.
 
+mod error;
+pub mod kvm;
+#[cfg(feature = "libvirt")]
+mod libvirt;
+pub mod patient;
 pub mod spec;
+pub mod xml;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
+use taskrun_engine::task::Drift;
+
+pub use self::error::HypervisorError;
+#[cfg(feature = "libvirt")]
+pub use self::libvirt::Libvirt;
 use self::spec::{DomainSpec, NetworkSpec, PoolSpec, VolumeSpec};
 use crate::cluster::MacAddress;
 
@@ -19,7 +31,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn network(&self, name: &str) -> Result<Option<NetworkFacts>, HypervisorError>;
     /// The names of all networks, with the bridge of each.
     fn networks(&self) -> Result<Vec<NetworkFacts>, HypervisorError>;
-    /// Defines a network and has it started with the host; does not start it.
+    /// Where a network, which exists, differs from what is wanted, field by field; as it is now, if it is active.
+    fn network_drift(&self, spec: &NetworkSpec) -> Result<Vec<Drift>, HypervisorError>;
+    /// Defines a network and has it started with the host; does not start it. An active one takes reservations and names
+    /// over at once, anything else when it is started again.
     fn define_network(&self, spec: &NetworkSpec) -> Result<(), HypervisorError>;
     /// Starts it, unless it is active.
     fn start_network(&self, name: &str) -> Result<(), HypervisorError>;
@@ -39,6 +54,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn volumes(&self, pool: &str) -> Result<Vec<VolumeFacts>, HypervisorError>;
     /// Makes a volume, on top of its backing file; one that is there stays, and grows if it is smaller.
     fn create_volume(&self, pool: &str, spec: &VolumeSpec) -> Result<(), HypervisorError>;
+    /// Makes a volume of the contents of a file, in place of one of that name. If this fails or is killed, a part of it
+    /// may be there.
+    fn import_volume(&self, pool: &str, name: &str, file: &Path) -> Result<(), HypervisorError>;
     /// Removes a volume with its data.
     fn remove_volume(&self, pool: &str, name: &str) -> Result<(), HypervisorError>;
 
@@ -47,7 +65,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// The domain called `name`, if there is one.
     fn domain(&self, name: &str) -> Result<Option<DomainFacts>, HypervisorError>;
     /// Where the definition of a domain, which exists, differs from what is wanted, field by field.
-    fn drift(&self, spec: &DomainSpec) -> Result<Vec<taskrun_engine::task::Drift>, HypervisorError>;
+    fn drift(&self, spec: &DomainSpec) -> Result<Vec<Drift>, HypervisorError>;
     /// Defines a domain; a running one takes it over at its next start.
     fn define_domain(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
     /// Starts it, unless it runs.
@@ -171,36 +189,23 @@ pub enum DomainState {
     Crashed,
 }
 
-/// Why a hypervisor did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum HypervisorError {
-    /// It cannot be reached.
-    #[error("connect to the hypervisor at {uri}: {message}")]
-    Connect {
-        /// Where.
-        uri: String,
-        /// What it says.
-        message: String,
-    },
-    /// It refused.
-    #[error("{what}: {message}")]
-    Refused {
-        /// What was asked.
-        what: String,
-        /// What it says.
-        message: String,
-        /// Whether the same may succeed later.
-        transient: bool,
-    },
-    /// It took too long.
-    #[error("{what}: no answer after {after:?}")]
-    TimedOut {
-        /// What was asked.
-        what: String,
-        /// How long it was waited for.
-        after: std::time::Duration,
-    },
-    /// This program cannot talk to it.
-    #[error("this program was built without libvirt")]
-    NotBuilt,
+impl fmt::Display for DomainState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::ShuttingDown => "shutting-down",
+            Self::ShutOff => "shut-off",
+            Self::Crashed => "crashed",
+        })
+    }
+}
+
+impl fmt::Display for ShutDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Acpi => "the power button",
+            Self::Agent => "the guest agent",
+        })
+    }
 }

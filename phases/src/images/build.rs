@@ -95,7 +95,7 @@ pub async fn adopt(view: &View, recipe: &Recipe, settings: &ImageSettings, image
     fs::create_dir_all(&result).map_err(|error| files::failure("make", &result, &error))?;
     let (began, start) = (jiff::Timestamp::now(), Instant::now());
     let failed = |error| files::failure("read", path, &error);
-    let accelerator = Accelerator::find(view, settings.kvm, path, &work).await?;
+    let accelerator = Accelerator::find(view, settings.kvm).await?;
     let mut told = check::boot_clones(view, path, accelerator, settings.boot_timeout(), 1).await?;
     let record = Record {
         format: Record::FORMAT,
@@ -164,7 +164,7 @@ impl Work<'_> {
         let packer = Packer::find(self.view).await?;
         self.write_scripts()?;
         let allowed = self.settings.kvm;
-        let accelerator = Accelerator::find(self.view, allowed, &self.recipe.source.path, self.folder).await?;
+        let accelerator = Accelerator::find(self.view, allowed).await?;
         self.part("choose how machines run", start);
         let way = self.way(accelerator);
         self.view.say(format!("{}: {}", self.recipe.name, way.told()));

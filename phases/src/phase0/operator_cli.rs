@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
-use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Read, Task, Traces};
+use taskrun_engine::task::{Applied, Earlier, Made, Probe, Proof, Task, Traces};
 
 use crate::cli::boot;
-use crate::outputs::{Machine, OperatorCli};
+use crate::outputs::OperatorCli;
 use crate::tools::files;
 
 /// How long a clean shell may take.
@@ -35,15 +35,18 @@ pub struct Settings {
     config: PathBuf,
     program: PathBuf,
     version: String,
+    /// The names of nodes, which completions know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<String>,
 }
 
 impl OperatorCliTask {
-    /// The task for a configuration file.
-    pub fn new(config: &Path) -> Result<Self, String> {
+    /// The task for a configuration file, and the nodes that it has.
+    pub fn new(config: &Path, nodes: Vec<String>) -> Result<Self, String> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()));
         let program = std::env::current_exe().map_err(|error| format!("this program cannot be found: {error}"))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(Self { settings: Settings { config: absolute(config)?, program, version } })
+        Ok(Self { settings: Settings { config: absolute(config)?, program, version, nodes } })
     }
 
     fn folder(view: &View) -> PathBuf {
@@ -92,10 +95,6 @@ impl Task for OperatorCliTask {
         &self.settings
     }
 
-    fn reads(&self) -> Vec<Read> {
-        vec![Read::of::<Machine>()]
-    }
-
     async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {
         let profile = self.profile(view, &Self::folder(view));
         match fs::read_to_string(&made.output.profile) {
@@ -119,7 +118,9 @@ impl Task for OperatorCliTask {
             fs::create_dir_all(folder).map_err(failed)?;
         }
         for (shell, file) in &output.completions {
-            let command = Command::new(&self.settings.program).args(["completions", shell]).timeout(SHELL_TIMEOUT);
+            let config = self.settings.config.is_file().then(|| ["--config".into(), self.settings.config.clone()]);
+            let command = Command::new(&self.settings.program).args(config.into_iter().flatten());
+            let command = command.args(["completions", shell]).timeout(SHELL_TIMEOUT);
             fs::write(file, context.capture(command).await?).map_err(failed)?;
         }
         let man = Command::new(&self.settings.program).args(["man", "--out"]).arg(output.man.join("man1"));

@@ -77,7 +77,7 @@ impl SshTarget {
         let command = self.command(script);
         let read = command.read(cancel, sink).and_then(|(exit, stdout)| Ok((exit.check(&command)?, stdout)));
         let (_, stdout) = read.map_err(|error| SshError::of_command(self, script, &command, &error))?;
-        String::from_utf8(stdout).map_err(|_| SshError::new(self, SshErrorKind::NotText))
+        String::from_utf8(stdout).map_err(|_| SshError::new(self, SshErrorKind::Unclear))
     }
 
     /// Writes `bytes` into the file `path` there, as root if `sudo` is set, with the octal `mode`: all of it or nothing.
@@ -112,6 +112,11 @@ impl SshTarget {
     /// The file of host keys cannot be read or written.
     pub fn forget(&self) -> std::io::Result<()> {
         known_hosts::forget(&self.known_hosts, &self.host_key_name())
+    }
+
+    /// What was written by a script that ended well is not what it was to write.
+    pub fn unclear(&self) -> SshError {
+        SshError::new(self, SshErrorKind::Unclear)
     }
 
     /// Who logs in where: `root@10.0.0.5`, with the port if that is not 22.

@@ -72,7 +72,14 @@ fn warnings_are_told_once_beside_the_result() {
     let cloud = CLOUD.replace("[{cpu_cores: 2", "{cpu: [{cpu_cores: 2").replace("DHCP}]", "DHCP}]}");
     std::fs::write(stand.path().join("c.yaml"), format!("version: 1\nname: own\nclusters:\n  cloud: {cloud}\n"))
         .unwrap();
-    for verb in [&["check"][..], &["list", "--json"], &["plan", "--json"], &["run"], &["status", "--json"]] {
+    for verb in [
+        &["check"][..],
+        &["list", "--json"],
+        &["plan", "--json"],
+        &["run"],
+        &["run", "--detach"],
+        &["status", "--json"],
+    ] {
         let said = stand.ok(&[&["--config", "c.yaml"], verb].concat());
         let warnings: Vec<&str> = said.err.lines().filter(|line| line.starts_with("warning: ")).collect();
         assert_eq!(warnings.len(), 1, "{verb:?}: {}", said.err);

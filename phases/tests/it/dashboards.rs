@@ -102,7 +102,7 @@ fn grafana_is_fetched_and_checked_and_shows_the_dashboards() {
     let labels = "{\"job\": \"gpu\", \"service\": \"gpu-exporter\"}";
     let target = format!("[{{\"targets\": [\"127.0.0.1:{}\"], \"labels\": {labels}}}]", serve(&figures));
     std::fs::write(state.join("targets/gpu-exporter.json"), target).unwrap();
-    stand.ok(&["run", "--force", "CLOUD-4.2"]);
+    stand.ok(&["run", "CLOUD-4.2", "--force", "CLOUD-4.2"]);
     assert!(!empty(&stand), "{}", stand.ok(&["logs", "CLOUD-4.2"]).out);
 
     // A new password is taken over by a Grafana that has its own already.

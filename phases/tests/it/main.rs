@@ -13,7 +13,11 @@ mod external;
 mod faults;
 mod federation;
 mod full_disk;
+mod given_hosts;
+mod given_nodes;
 mod gpu;
+#[cfg(feature = "libvirt")]
+mod hypervisor;
 mod images;
 mod load;
 mod local;
@@ -27,3 +31,5 @@ mod program;
 mod retries;
 mod serving;
 mod transfer;
+mod virtual_host;
+mod workstation;

@@ -2,6 +2,7 @@
 
 mod destroy;
 mod endpoints;
+mod nodes;
 mod services;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use taskrun_engine::graph::nearest;
 
 use super::boot;
 pub(crate) use endpoints::endpoints;
+pub(super) use nodes::Nodes;
 use services::Services;
 pub(super) use services::platform;
 
@@ -24,8 +26,8 @@ pub(super) trait Units: Send + Sync {
     /// Their names, in the order in which they are started.
     fn names(&self) -> Vec<String>;
 
-    /// The names of those that are meant when none are named.
-    fn usual(&self) -> Vec<String> {
+    /// The names of those that are started, or else stopped, when none are named.
+    fn usual(&self, _up: bool) -> Vec<String> {
         self.names()
     }
 
@@ -110,17 +112,30 @@ pub(crate) async fn cloud(args: &ArgMatches, session: &Session) -> Result<u8, Cl
         "destroy" => return destroy::destroy(args, session),
         _ => {}
     }
-    drive(&Services::new(session)?, verb, args).await
+    if session.identity.platform == "local" {
+        return drive(&Services::new(session)?, verb, args).await;
+    }
+    let nodes = Nodes::new(session)?;
+    if verb != "start" {
+        return drive(&nodes, verb, args).await;
+    }
+    let code = nodes.prepare()?;
+    if code != exit::OK {
+        return Ok(code);
+    }
+    drive(&nodes, verb, args).await?;
+    nodes.make_cluster()
 }
 
 async fn drive(units: &dyn Units, verb: &str, args: &ArgMatches) -> Result<u8, CliError> {
     if verb == "status" {
         return units.status().await?.print(args);
     }
-    let names = meant(units, args.get_many::<String>("name").into_iter().flatten())?;
-    match verb {
-        "start" => units.start(&names).await?,
-        _ => units.stop(&names, args.get_flag("force")).await?,
+    let up = verb == "start";
+    let names = meant(units, args.get_many::<String>("name").into_iter().flatten(), up)?;
+    match up {
+        true => units.start(&names).await?,
+        false => units.stop(&names, args.get_flag("force")).await?,
     }
     // Those that were meant do what was asked; how the others are is shown.
     units.status().await?.print(args).map(|_| exit::OK)
@@ -130,6 +145,7 @@ async fn drive(units: &dyn Units, verb: &str, args: &ArgMatches) -> Result<u8, C
 pub(super) fn meant<'n>(
     units: &dyn Units,
     named: impl IntoIterator<Item = &'n String>,
+    up: bool,
 ) -> Result<Vec<String>, CliError> {
     let (known, named) = (units.names(), named.into_iter().collect::<Vec<_>>());
     for name in &named {
@@ -142,7 +158,7 @@ pub(super) fn meant<'n>(
         }
     }
     match named.is_empty() {
-        true => Ok(units.usual()),
+        true => Ok(units.usual(up)),
         false => Ok(known.into_iter().filter(|name| named.contains(&name)).collect()),
     }
 }

@@ -118,6 +118,9 @@ impl KubernetesConfig {
 /// All addresses of the subnet that hosts may have, without the router where that is the first or the last one; not more
 /// than libvirt takes.
 fn default_range(subnet: Ipv4Net, gateway: Ipv4Addr) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    if subnet.prefix_len() > 30 {
+        return None;
+    }
     let (mut first, mut last) = (u32::from(subnet.network()) + 1, u32::from(subnet.broadcast()) - 1);
     let gateway = u32::from(gateway);
     first += u32::from(first == gateway);
@@ -139,6 +142,7 @@ mod tests {
         assert_eq!(range("192.168.200.0/24", "192.168.200.1"), "192.168.200.2 192.168.200.254");
         assert_eq!(range("192.168.200.0/24", "192.168.200.254"), "192.168.200.1 192.168.200.253");
         assert_eq!(range("192.168.200.0/30", "192.168.200.1"), "192.168.200.2 192.168.200.2");
+        assert_eq!(range("0.0.0.0/32", "0.0.0.0"), "");
         assert_eq!(range("10.0.0.0/8", "10.0.0.1"), "10.0.0.2 10.1.0.0");
     }
 }

@@ -47,8 +47,8 @@ pub enum SshErrorKind {
     Sudo(String),
     /// The script ended badly: how.
     Script(String),
-    /// What the script wrote is no UTF-8.
-    NotText,
+    /// What the script wrote is not what it was to write.
+    Unclear,
     /// The script took longer than it may.
     TooLong,
     /// cloud-init ended with an error.
@@ -184,7 +184,7 @@ impl SshError {
             SshErrorKind::CloudInit => "read there what failed: /var/log/cloud-init.log".to_owned(),
             SshErrorKind::NotUp { .. } => "see what it does: its console, or the log of its start".to_owned(),
             SshErrorKind::Local(_) => "apt-get install openssh-client".to_owned(),
-            SshErrorKind::Script(_) | SshErrorKind::NotText | SshErrorKind::TooLong | SshErrorKind::Cancelled => {
+            SshErrorKind::Script(_) | SshErrorKind::Unclear | SshErrorKind::TooLong | SshErrorKind::Cancelled => {
                 return None;
             }
         };
@@ -211,7 +211,7 @@ impl SshError {
                 "" => ended.clone(),
                 said => of(ended, said),
             },
-            SshErrorKind::NotText => "what it wrote is no UTF-8".to_owned(),
+            SshErrorKind::Unclear => "what it wrote is not understood".to_owned(),
             SshErrorKind::TooLong => "it took too long".to_owned(),
             SshErrorKind::CloudInit => "cloud-init ended with an error".to_owned(),
             SshErrorKind::NotUp { after, why } => format!("not within {after:?}: {why}"),
@@ -250,7 +250,7 @@ impl SshError {
 impl fmt::Display for SshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
-            SshErrorKind::Script(_) | SshErrorKind::TooLong | SshErrorKind::NotText | SshErrorKind::Sudo(_) => {
+            SshErrorKind::Script(_) | SshErrorKind::TooLong | SshErrorKind::Unclear | SshErrorKind::Sudo(_) => {
                 "run a script as"
             }
             SshErrorKind::NotUp { .. } | SshErrorKind::CloudInit => "wait for",

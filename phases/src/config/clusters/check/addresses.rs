@@ -111,8 +111,8 @@ fn check_range(network: &NetworkConfig, own: Option<Ipv4Net>, told: &mut Told) -
         told.at(&["network", "dhcp_end"], format!("{last} comes before `dhcp_start`, {start}"));
         return None;
     }
-    let size = u32::from(last) - u32::from(start) + 1;
-    if size > MOST_LEASES {
+    let size = u64::from(u32::from(last) - u32::from(start)) + 1;
+    if size > u64::from(MOST_LEASES) {
         told.at(&["network", "dhcp_end"], format!("libvirt gives {MOST_LEASES} addresses at most, not {size}"));
     }
     Some((start, last))
@@ -162,7 +162,7 @@ fn check_machines(
     if let (Some((start, end)), NetworkMode::Nat) = (given, network.mode) {
         let within = |address: &Ipv4Addr| (start..=end).contains(address);
         let fixed = taken.iter().map(|(address, _)| *address).chain(gateway).filter(within).count();
-        let left = u64::from(u32::from(end) - u32::from(start) + 1).saturating_sub(fixed as u64);
+        let left = (u64::from(u32::from(end) - u32::from(start)) + 1).saturating_sub(fixed as u64);
         if left < u64::from(free) {
             let message = format!("DHCP has {left} addresses to give, and {free} nodes want one");
             let field = if range.is_some() { "dhcp_end" } else { "subnet" };

@@ -174,6 +174,45 @@ fn breaks(third: u8) -> Vec<Break> {
     ]
 }
 
+/// Fields that are texts.
+const FIELDS: [&str; 15] = [
+    "/name",
+    "/hypervisor_uri",
+    "/network/subnet",
+    "/network/bridge",
+    "/network/gateway_ip",
+    "/network/dhcp_start",
+    "/network/dhcp_end",
+    "/control_plane/0/ip",
+    "/worker_nodes/0/ip",
+    "/worker_nodes/0/ip_address",
+    "/worker_nodes/1/pcie_passthrough/devices/0/pci_address",
+    "/worker_nodes/1/pcie_passthrough/devices/0/vendor_id",
+    "/kubernetes_config/pod_subnet",
+    "/kubernetes_config/service_subnet",
+    "/kubernetes_config/cni",
+];
+
+/// Texts, most of them nearly right.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<std::net::Ipv4Addr>().prop_map(|address| address.to_string()),
+        (any::<u32>(), 0_u8..=32)
+            .prop_map(|(address, prefix)| format!("{}/{prefix}", std::net::Ipv4Addr::from(address))),
+        (any::<u32>(), 0_u8..=32).prop_map(|(address, prefix)| {
+            let net = ipnet::Ipv4Net::new_assert(address.into(), prefix);
+            net.trunc().to_string()
+        }),
+        (0_u8..=255).prop_map(|last| format!("10.77.7.{last}")),
+        prop::sample::select(
+            &["0.0.0.0", "255.255.255.255", "0.0.0.0/0", "255.255.255.255/32", "DHCP", "", "cloud"][..]
+        )
+        .prop_map(str::to_owned),
+        "[0-9a-f]{2}:[0-9a-f]{2}\\.[0-9]",
+        ".{0,20}",
+    ]
+}
+
 /// The paths of what is wrong, below `cloud`.
 fn told(clusters: &Value) -> Result<Vec<String>, TestCaseError> {
     let clusters: ClustersConfig =
@@ -199,6 +238,20 @@ proptest! {
         let place = place.unwrap_or(at);
         let told = told(&clusters)?;
         prop_assert!(told.iter().any(|path| path.starts_with(place)), "{at} = {value} is told as {told:?}");
+    }
+
+    #[test]
+    fn nothing_panics_and_what_is_not_wrong_is_a_cluster(
+        changes in proptest::collection::vec((prop::sample::select(&FIELDS[..]), text()), 1..5)
+    ) {
+        let mut clusters = valid(3, 1, 7, 2);
+        for (at, text) in changes {
+            let (parent, key) = at.rsplit_once('/').unwrap();
+            clusters["cloud"].pointer_mut(parent).unwrap()[key] = json!(text);
+        }
+        let read: ClustersConfig = serde_json::from_value(clusters.clone()).unwrap();
+        let cluster = read.cloud.as_ref().unwrap().cluster();
+        prop_assert!(cluster.is_some() || !read.faults().is_empty(), "{clusters}");
     }
 
     #[test]

@@ -137,5 +137,10 @@ fn a_disk_that_is_there_has_its_room_already() {
 fn this_host_can_be_seen() {
     let view = HostView::of_this_host();
     assert!(view.memory_mib.is_some_and(|memory| memory > 100));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/workstation.yaml");
+    let config = super::load(&file, true).map_err(|error| error.render()).unwrap().config;
+    let problems = host_problems(&file, &config, &view);
+    let place = format!("{}:", file.display());
+    assert!(problems.iter().all(|problem| problem.message.starts_with(&place)), "{problems:?}");
     assert!(view.sysfs == Path::new("/sys") && view.routes.iter().all(|route| route.subnet.prefix_len() > 0));
 }

@@ -1,0 +1,224 @@
+//! CLOUD-0.1 on a cluster of virtual machines: network, storage pool and definitions of the machines.
+//!
+//! Machines are defined here and not started: `taskrun cloud start` does that. What was started so and has ended since
+//! without being asked to is started again. Proof: every machine is defined as it is wanted, so that a second definition
+//! changes nothing; what is not meant to run is off; devices are given as whole IOMMU groups.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use taskrun_engine::context::{Context, View};
+use taskrun_engine::outcome::Failure;
+use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Proof, Task, Traces};
+
+use super::find_program;
+use crate::cluster::{Cluster, Node};
+use crate::config::{Config, HostView, host_problems};
+use crate::hypervisor::DomainState;
+use crate::images::seed;
+use crate::nodes::{Layout, Machines, Power, reach};
+use crate::outputs::{NodeEndpoint, Nodes};
+use crate::passthrough::preflight::{self, Candidate};
+use crate::passthrough::sysfs::Sysfs;
+use crate::tools::{files, ssh};
+
+/// The task.
+pub struct VirtualMachinesTask {
+    settings: Settings,
+    config: Config,
+    file: PathBuf,
+}
+
+/// What it reads of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    environment: String,
+    cluster: Cluster,
+}
+
+const DEFINED: &str = "every machine is defined as it is wanted";
+const OFF: &str = "what is not meant to run is off";
+const GROUPS: &str = "devices are given as whole IOMMU groups";
+
+impl VirtualMachinesTask {
+    /// The task for a cluster of a configuration, which stands in `file`.
+    pub fn new(config: &Config, cluster: Cluster, file: &Path) -> Self {
+        let settings = Settings { environment: config.name().to_owned(), cluster };
+        Self { settings, config: config.clone(), file: file.to_owned() }
+    }
+
+    fn nodes(&self, state: &Path) -> Nodes {
+        let key = reach::key_folder(state).join(reach::KEY_FILE);
+        let endpoints = self.settings.cluster.virtual_machines().map(|(node, machine)| NodeEndpoint {
+            name: node.name.clone(),
+            role: node.role,
+            address: machine.address.map(|address| address.to_string()),
+            ssh_port: 22,
+            user: crate::nodes::layout::USER.to_owned(),
+            key: Some(key.clone()),
+            internal_address: machine.address,
+            gpu: machine.has_gpu(),
+            identity: None,
+        });
+        Nodes { nodes: endpoints.collect(), known_hosts: Nodes::known_hosts_file(state) }
+    }
+}
+
+impl Settings {
+    fn layout<'a>(&'a self, state: &'a Path) -> Result<Layout<'a>, Failure> {
+        Layout::new(&self.cluster, &self.environment, state)
+            .ok_or_else(|| Failure::permanent("lay out the machines: the cluster has given hosts only"))
+    }
+
+    async fn machines<'a>(&'a self, view: &'a View) -> Result<Machines<'a>, Failure> {
+        Machines::connect(view, self.layout(view.state_dir())?, None).await
+    }
+
+    /// The machines that are meant to run.
+    fn wanted(&self, state: &Path) -> Result<Vec<&Node>, Failure> {
+        let power = Power::read(state)?;
+        Ok(self.cluster.virtual_machines().map(|(node, _)| node).filter(|node| power.is_on(&node.name)).collect())
+    }
+}
+
+/// Where the machines differ from what is wanted, and which of those that are meant to run do not.
+async fn look(settings: &Settings, view: &View) -> Result<Probe, Failure> {
+    let machines = settings.machines(view).await?;
+    if let Some(network) = machines.layout().network() {
+        match machines.network().await? {
+            None => return Ok(Probe::Missing(format!("there is no network {}", network.name))),
+            Some(there) if !there.active => return Ok(Probe::Stopped(format!("the network {} is off", network.name))),
+            Some(_) => {}
+        }
+    }
+    if !machines.has_pool().await? {
+        return Ok(Probe::Missing(format!("there is no storage pool {}", machines.layout().name())));
+    }
+    let mut drifts = machines.network_drift().await?;
+    for (node, machine) in settings.cluster.virtual_machines() {
+        if machines.domain(&node.name).await?.is_none() {
+            return Ok(Probe::Missing(format!("{} is not defined", node.name)));
+        }
+        let spec = machines.spec(node, machine)?;
+        let named = |drift: Drift| Drift { field: format!("{}: {}", node.name, drift.field), ..drift };
+        drifts.extend(machines.drift(&spec).await?.into_iter().map(named));
+    }
+    if !drifts.is_empty() {
+        return Ok(Probe::Drifted(drifts));
+    }
+    for node in settings.wanted(view.state_dir())? {
+        let there = machines.domain(&node.name).await?;
+        if let Some(there) = there.filter(|there| there.state != DomainState::Running) {
+            return Ok(Probe::Stopped(format!("{} is {} and meant to run", node.name, there.state)));
+        }
+    }
+    Ok(Probe::Holds)
+}
+
+/// The programs that are not on PATH, each with the package that has it.
+fn missing_programs(programs: &[(&str, &str)]) -> Vec<Problem> {
+    let missing = programs.iter().filter(|(program, _)| find_program(program).is_none());
+    let problem = |(program, package): &(&str, &str)| {
+        Problem::new(format!("`{program}` is not on PATH"), format!("apt-get install {package}"))
+    };
+    missing.map(problem).collect()
+}
+
+#[async_trait]
+impl Task for VirtualMachinesTask {
+    type Settings = Settings;
+    type Output = Nodes;
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    async fn check(&self, view: &View) -> Vec<Problem> {
+        let mut problems = {
+            let pool = self
+                .settings
+                .layout(view.state_dir())
+                .map(|layout| layout.pool(nix::unistd::geteuid().is_root()).folder);
+            let host = HostView::of_this_host();
+            let host = match pool {
+                Ok(pool) => host.with_pool(pool),
+                Err(_) => host,
+            };
+            host_problems(&self.file, &self.config, &host)
+        };
+        problems.extend(missing_programs(&[("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")]));
+        problems.extend(seed::missing_program());
+        problems.extend(preflight::problems(&Sysfs::host(), &Candidate::of(&self.settings.cluster)));
+        if let Err(failure) = self.settings.machines(view).await {
+            problems.push(Problem { message: failure.to_string(), hint: failure.hint });
+        }
+        problems
+    }
+
+    async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {
+        match look(&made.settings, view).await {
+            Ok(probe) => probe,
+            Err(failure) => Probe::CannotTell(failure.to_string()),
+        }
+    }
+
+    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<Nodes>, Failure> {
+        let (_, key) = ssh::ensure_key(context, &reach::key_folder(context.state_dir())).await?;
+        let machines = self.settings.machines(context).await?;
+        let way =
+            if machines.has_kvm() { "KVM runs them" } else { "they are emulated, about 20 times slower than by KVM" };
+        context.say(format!("{} machines; {way}", self.settings.cluster.virtual_machines().count()));
+        machines.define(context).await?;
+        for node in self.settings.wanted(context.state_dir())? {
+            machines.start(context, node, None, &key).await?;
+        }
+        Ok(Applied::complete(self.nodes(context.state_dir())))
+    }
+
+    fn proofs(&self) -> &'static [Proof] {
+        const PROOFS: &[Proof] = &[Proof::quick(DEFINED), Proof::quick(OFF), Proof::quick(GROUPS)];
+        PROOFS
+    }
+
+    async fn prove(&self, proof: &str, view: &View, _output: &Nodes) -> Result<(), Failure> {
+        let machines = self.settings.machines(view).await?;
+        let power = Power::read(view.state_dir())?;
+        for (node, machine) in self.settings.cluster.virtual_machines() {
+            let spec = machines.spec(node, machine)?;
+            match proof {
+                DEFINED => {
+                    if let Some(drift) = machines.drift(&spec).await?.first() {
+                        return Err(Failure::permanent(format!("find {} as it is wanted: {drift}", node.name)));
+                    }
+                }
+                OFF => {
+                    let there = machines.domain(&node.name).await?;
+                    let on = there.is_some_and(|there| there.state == DomainState::Running);
+                    if on && !machine.auto_start && !power.is_on(&node.name) {
+                        let hint = format!("stop it: taskrun vm stop {}", node.name);
+                        return Err(Failure::permanent(format!("find {} off", node.name)).with_hint(hint));
+                    }
+                }
+                _ => {
+                    if let Some(missing) = machine.devices.iter().find(|device| !spec.devices.contains(&device.address))
+                    {
+                        return Err(Failure::permanent(format!("give {} to {}", missing.address, node.name)));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn destroy(&self, context: &Context, made: &Traces<Self>) -> Result<(), Failure> {
+        let home = context.state_dir();
+        for settings in &made.settings {
+            settings.machines(context).await?.remove_all(context).await?;
+        }
+        for name in ["nodes", "ssh", "pool"] {
+            files::remove(&home.join(name))?;
+        }
+        Ok(())
+    }
+}
