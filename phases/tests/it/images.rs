@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use self::fakes::Fakes;
 use crate::program::{Said, Stand, wait_for};
 
-const GRAPH: &str = "{version: 1, tasks: {CLOUD-1.1: {uses: base-image}, \
-                     CLOUD-1.2: {uses: gpu-worker-image, needs: [CLOUD-1.1]}}}";
+const GRAPH: &str = "{version: 1, tasks: {CLOUD-1.1: {title: Base image}, \
+                     CLOUD-1.2: {title: GPU worker image, needs: [CLOUD-1.1]}}}";
 
 /// A stand with a cluster whose images are built from `source`, and with `workers`.
 fn stand(source: &str, workers: &str) -> Stand {
