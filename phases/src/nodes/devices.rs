@@ -1,7 +1,5 @@
 //! The host's devices that machines get: whole IOMMU groups, each with one owner.
 
-use std::path::Path;
-
 use taskrun_engine::outcome::{Failure, Persistence};
 
 use super::layout::Layout;
@@ -70,19 +68,19 @@ impl Devices {
         &self,
         hypervisor: &Patient,
         layout: &Layout<'_>,
-        config: Option<&Path>,
+        options: &[String],
         domain: &DomainFacts,
         devices: &[PciAddress],
     ) -> Result<Claim, Failure> {
         let uri = layout.virtualization.uri.clone();
-        let machine = ledger::Machine {
+        let name = ledger::OwnerName {
             environment: layout.environment,
             cluster: &layout.cluster.name,
             node: &domain.name,
             domain_uuid: &domain.uuid,
             uri: &uri,
         };
-        let owner = Owner::new(machine, config.map(Path::to_owned), layout.state.to_owned())
+        let owner = Owner::new(name, options.to_vec(), layout.state.to_owned())
             .map_err(|error| Failure::caused(Persistence::Permanent, "read the id of this boot", &error))?;
         let (ledger, devices) = (self.ledger.clone(), devices.to_vec());
         let claim = move |hypervisor: &dyn Hypervisor| {

@@ -77,8 +77,8 @@ pub struct Machines<'a> {
     host: HostTraits,
     pool: PoolSpec,
     devices: Devices,
-    /// The configuration's file, for who looks for the owner of a device.
-    config: Option<PathBuf>,
+    /// The options that lead to this environment from anywhere, for who looks for the owner of a device.
+    options: Vec<String>,
 }
 
 impl<'a> Machines<'a> {
@@ -86,7 +86,7 @@ impl<'a> Machines<'a> {
     ///
     /// # Errors
     /// It cannot be reached.
-    pub async fn connect(view: &View, layout: Layout<'a>, config: Option<&Path>) -> Result<Self, Failure> {
+    pub async fn connect(view: &View, layout: Layout<'a>, config: &Path) -> Result<Self, Failure> {
         Self::with_devices(view, layout, config, Devices::of_host()?).await
     }
 
@@ -97,7 +97,7 @@ impl<'a> Machines<'a> {
     pub async fn with_devices(
         view: &View,
         layout: Layout<'a>,
-        config: Option<&Path>,
+        config: &Path,
         devices: Devices,
     ) -> Result<Self, Failure> {
         let hypervisor = Patient::connect(&layout.virtualization.uri).await.map_err(HypervisorError::into_failure)?;
@@ -107,7 +107,13 @@ impl<'a> Machines<'a> {
             wanted.kvm && facts.kvm_offered && matches!(kvm_works(view, &wanted.cpu_model, None).await, Kvm::Works(_));
         let pool = layout.pool(nix::unistd::geteuid().is_root());
         let host = HostTraits { kvm, cpus: facts.cpus };
-        Ok(Self { layout, hypervisor, host, pool, devices, config: config.map(Path::to_owned) })
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+        let root = layout.state.parent().unwrap_or(layout.state);
+        let options =
+            [("--config", config), ("--graph", view.graph_dir().join("graph.yaml")), ("--state-dir", root.into())];
+        let options =
+            options.into_iter().flat_map(|(name, path)| [name.to_owned(), path.display().to_string()]).collect();
+        Ok(Self { layout, hypervisor, host, pool, devices, options })
     }
 
     /// Whether KVM runs the machines.
@@ -334,8 +340,7 @@ impl<'a> Machines<'a> {
         self.make_disk(view, node, machine, image).await?;
         self.make_seed(view, node, machine, key).await?;
         let spec = self.spec(node, machine)?;
-        let config = self.config.as_deref();
-        let claim = self.devices.claim(&self.hypervisor, &self.layout, config, &there, &spec.devices).await?;
+        let claim = self.devices.claim(&self.hypervisor, &self.layout, &self.options, &there, &spec.devices).await?;
         // If this fails, what was claimed for it goes back with the claim.
         self.hypervisor.start_domain(name).await.map_err(HypervisorError::into_failure)?;
         claim.keep().map_err(devices::failure)?;

@@ -65,14 +65,15 @@ impl VirtualMachinesTask {
     }
 }
 
+/// The machines of these settings; `config` is the configuration's file.
+async fn machines<'a>(settings: &'a Settings, view: &'a View, config: &Path) -> Result<Machines<'a>, Failure> {
+    Machines::connect(view, settings.layout(view.state_dir())?, config).await
+}
+
 impl Settings {
     fn layout<'a>(&'a self, state: &'a Path) -> Result<Layout<'a>, Failure> {
         Layout::new(&self.cluster, &self.environment, state)
             .ok_or_else(|| Failure::permanent("lay out the machines: the cluster has given hosts only"))
-    }
-
-    async fn machines<'a>(&'a self, view: &'a View) -> Result<Machines<'a>, Failure> {
-        Machines::connect(view, self.layout(view.state_dir())?, None).await
     }
 
     /// The machines that are meant to run.
@@ -83,8 +84,8 @@ impl Settings {
 }
 
 /// Where the machines differ from what is wanted, and which of those that are meant to run do not.
-async fn look(settings: &Settings, view: &View) -> Result<Probe, Failure> {
-    let machines = settings.machines(view).await?;
+async fn look(settings: &Settings, view: &View, config: &Path) -> Result<Probe, Failure> {
+    let machines = machines(settings, view, config).await?;
     if let Some(network) = machines.layout().network() {
         match machines.network().await? {
             None => return Ok(Probe::Missing(format!("there is no network {}", network.name))),
@@ -135,29 +136,23 @@ impl Task for VirtualMachinesTask {
     }
 
     async fn check(&self, view: &View) -> Vec<Problem> {
-        let mut problems = {
-            let pool = self
-                .settings
-                .layout(view.state_dir())
-                .map(|layout| layout.pool(nix::unistd::geteuid().is_root()).folder);
-            let host = HostView::of_this_host();
-            let host = match pool {
-                Ok(pool) => host.with_pool(pool),
-                Err(_) => host,
-            };
-            host_problems(&self.file, &self.config, &host)
+        let host = HostView::of_this_host();
+        let host = match self.settings.layout(view.state_dir()) {
+            Ok(layout) => host.with_pool(layout.pool(nix::unistd::geteuid().is_root()).folder),
+            Err(_) => host,
         };
+        let mut problems = host_problems(&self.file, &self.config, &host);
         problems.extend(missing_programs(&[("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")]));
         problems.extend(seed::missing_program());
         problems.extend(preflight::problems(&Sysfs::host(), &Candidate::of(&self.settings.cluster)));
-        if let Err(failure) = self.settings.machines(view).await {
+        if let Err(failure) = machines(&self.settings, view, &self.file).await {
             problems.push(Problem { message: failure.to_string(), hint: failure.hint });
         }
         problems
     }
 
     async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {
-        match look(&made.settings, view).await {
+        match look(&made.settings, view, &self.file).await {
             Ok(probe) => probe,
             Err(failure) => Probe::CannotTell(failure.to_string()),
         }
@@ -165,7 +160,7 @@ impl Task for VirtualMachinesTask {
 
     async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<Nodes>, Failure> {
         let (_, key) = ssh::ensure_key(context, &reach::key_folder(context.state_dir())).await?;
-        let machines = self.settings.machines(context).await?;
+        let machines = machines(&self.settings, context, &self.file).await?;
         let way =
             if machines.has_kvm() { "KVM runs them" } else { "they are emulated, about 20 times slower than by KVM" };
         context.say(format!("{} machines; {way}", self.settings.cluster.virtual_machines().count()));
@@ -182,7 +177,7 @@ impl Task for VirtualMachinesTask {
     }
 
     async fn prove(&self, proof: &str, view: &View, _output: &Nodes) -> Result<(), Failure> {
-        let machines = self.settings.machines(view).await?;
+        let machines = machines(&self.settings, view, &self.file).await?;
         let power = Power::read(view.state_dir())?;
         for (node, machine) in self.settings.cluster.virtual_machines() {
             let spec = machines.spec(node, machine)?;
@@ -214,7 +209,7 @@ impl Task for VirtualMachinesTask {
     async fn destroy(&self, context: &Context, made: &Traces<Self>) -> Result<(), Failure> {
         let home = context.state_dir();
         for settings in &made.settings {
-            settings.machines(context).await?.remove_all(context).await?;
+            machines(settings, context, &self.file).await?.remove_all(context).await?;
         }
         for name in ["nodes", "ssh", "pool"] {
             files::remove(&home.join(name))?;

@@ -67,7 +67,7 @@ impl<'s> Nodes<'s> {
 
     async fn machines(&self) -> Result<Option<Machines<'_>>, CliError> {
         let Some(layout) = self.layout() else { return Ok(None) };
-        Machines::connect(self.work.view(), layout, Some(&self.session.config_file)).await.map(Some).map_err(told)
+        Machines::connect(self.work.view(), layout, &self.session.config_file).await.map(Some).map_err(told)
     }
 
     fn node(&self, name: &str) -> Result<&Node, CliError> {
