@@ -6,7 +6,9 @@ set -eu
 export LC_ALL=C.UTF-8
 
 if [ "${1-}" = poweroff ]; then
-  systemctl stop systemd-random-seed.service systemd-journal-flush.service rsyslog.service 2>/dev/null || true
+  # They would write down their state after it was removed. Connections stay.
+  systemctl stop systemd-random-seed.service NetworkManager.service rsyslog.service 2>/dev/null || true
+  journalctl --quiet --relinquish-var || true
 fi
 if [ -n "${BUILD_USER-}" ] && id "$BUILD_USER" >/dev/null 2>&1; then
   # It complains about the session that started this, and removes the user nevertheless.

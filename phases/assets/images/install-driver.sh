@@ -2,6 +2,8 @@
 # Installs the NVIDIA driver, and neither CUDA's toolkit nor DCGM. Runs as root inside the image: in a machine that
 # booted it, or in a chroot. By environment: SOURCE is `debian` or `nvidia`, FLAVOUR is `open` or `proprietary`,
 # PACKAGES are more packages, separated by blanks.
+# Lists of packages are to be split into words.
+# shellcheck disable=SC2086,SC2016
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
@@ -33,6 +35,16 @@ Suites: $VERSION_CODENAME $VERSION_CODENAME-updates
 Components: contrib non-free non-free-firmware
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 END
+    # A new kernel of a stable release may be more than its driver can be built for; what is mended is in the backports.
+    # Nothing but the driver is taken from there.
+    sed "s/^Suites:.*/Suites: $VERSION_CODENAME-backports/" /etc/apt/sources.list.d/non-free.sources \
+      >/etc/apt/sources.list.d/driver-backports.sources
+    cat >/etc/apt/preferences.d/driver-backports <<END
+Package: nvidia-* libnvidia-* libcuda* libcudadebugger* firmware-nvidia-*
+Pin: release n=$VERSION_CODENAME-backports
+Pin-Priority: 500
+END
+    if ! get update; then rm /etc/apt/sources.list.d/driver-backports.sources; fi
     case $FLAVOUR in
       open) modules=nvidia-open-kernel-dkms ;;
       proprietary) modules=nvidia-kernel-dkms ;;

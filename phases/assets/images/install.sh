@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs what every node has. Runs as root inside the image: in a machine that booted it, or in a chroot.
 # By environment: KERNEL is the kernel's package, PACKAGES are more packages, separated by blanks.
+# Lists of packages are to be split into words.
+# shellcheck disable=SC2086,SC2016
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
@@ -33,7 +35,7 @@ echo 'linux-base linux-base/removing-running-kernel boolean false' | debconf-set
 get dist-upgrade
 get install --no-install-recommends \
   "$KERNEL" cloud-init cloud-guest-utils fdisk openssh-server python3 sudo network-manager systemd-resolved \
-  prometheus-node-exporter qemu-guest-agent curl wget vim htop ca-certificates iproute2 dbus $PACKAGES
+  prometheus-node-exporter qemu-guest-agent curl wget vim htop zstd ca-certificates iproute2 dbus $PACKAGES
 
 # One kernel: the newest that the wanted package stands for.
 newest=$(dpkg-query -W -f '${Depends}\n' "$KERNEL" | tr ',' '\n' | sed -n 's/^ *\(linux-image-[0-9][^ ]*\).*/\1/p' | head -n 1)

@@ -17,7 +17,7 @@ use super::recipe::Recipe;
 use super::record::{Record, Stamp, Way};
 use super::seed::{Seed, SeedNetwork, write_seed};
 use super::settings::ImageSettings;
-use super::{QEMU, native, recipe, source};
+use super::{QEMU, check, native, recipe, source};
 use crate::tools::{files, ssh};
 
 /// Who logs in while an image is built; removed in the end.
@@ -76,6 +76,53 @@ pub async fn build(view: &View, recipe: &Recipe, settings: &ImageSettings, image
     Ok(Built { folder, record })
 }
 
+/// A given image in place of one that is built: looked at by booting it, and recorded like the others. The file stays
+/// where it is.
+///
+/// # Errors
+/// It is no image, or does not boot to SSH.
+pub async fn adopt(view: &View, recipe: &Recipe, settings: &ImageSettings, images: &Path) -> Result<Built, Failure> {
+    let folder = images.join(recipe.key().to_string());
+    let work = work_folder(images, recipe.name);
+    files::remove(&work)?;
+    let path = &recipe.source.path;
+    if let Some(record) = Record::read(&folder).filter(|record| record.way == Way::Given)
+        && record.is_intact(&folder).await?
+    {
+        return Ok(Built { folder, record });
+    }
+    let result = work.join("result");
+    fs::create_dir_all(&result).map_err(|error| files::failure("make", &result, &error))?;
+    let (began, start) = (jiff::Timestamp::now(), Instant::now());
+    let failed = |error| files::failure("read", path, &error);
+    let accelerator = Accelerator::find(view, settings.kvm).await?;
+    let mut told = check::boot_clones(view, path, accelerator, settings.boot_timeout(), 1).await?;
+    let record = Record {
+        format: Record::FORMAT,
+        name: recipe.name.to_owned(),
+        key: recipe.key(),
+        way: Way::Given,
+        accelerator,
+        source: recipe.source.origin.clone(),
+        source_checksum: recipe.source.checksum.clone(),
+        environment: BTreeMap::new(),
+        tools: BTreeMap::new(),
+        sha256: source::sha256(path).await?,
+        virtual_size_bytes: virtual_size(view, path).await?,
+        size_bytes: fs::metadata(path).map_err(failed)?.len(),
+        began,
+        seconds: start.elapsed().as_secs(),
+        parts: BTreeMap::new(),
+        description: told.pop().unwrap_or_default(),
+        stamp: Stamp::of(path).map_err(failed)?,
+    };
+    std::os::unix::fs::symlink(path, record.image(&result)).map_err(failed)?;
+    record.write(&result)?;
+    keep(&result, &folder)?;
+    files::remove(&work)?;
+    Ok(Built { folder, record })
+}
+
 /// The folder of a build under way; of each image at most one is.
 pub fn work_folder(images: &Path, name: &str) -> PathBuf {
     images.join(format!(".{name}.work"))
@@ -122,8 +169,8 @@ impl Work<'_> {
         let way = self.way(accelerator);
         self.view.say(format!("{}: {}", self.recipe.name, way.told()));
         let source = match way {
-            Way::Booted => self.recipe.source.path.clone(),
             Way::Native => self.install_natively().await?,
+            Way::Booted | Way::Given => self.recipe.source.path.clone(),
         };
         self.view.safe_point()?;
         let booting = Instant::now();
@@ -185,7 +232,7 @@ impl Work<'_> {
         write_seed(self.view, &seed, &iso).await?;
         let install = match way {
             Way::Booted => vec![self.recipe.install.0.to_owned()],
-            Way::Native => Vec::new(),
+            Way::Native | Way::Given => Vec::new(),
         };
         let proxies = PROXIES.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
         let environment = self.recipe.environment.clone().into_iter().chain(proxies);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use taskrun_engine::context::View;
 use taskrun_engine::outcome::{Failure, Persistence};
 use taskrun_engine::process::Command;
@@ -68,15 +68,32 @@ pub fn none(what: &str, faults: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Boots two clones at the same time, each on a disk on top of the image and with a seed of its own, and compares what
-/// they tell of themselves. The image is not changed.
+/// Boots two clones at the same time and compares what they tell of themselves.
 ///
 /// # Errors
 /// One does not answer by SSH within `boot`, or they share what they must not.
 pub async fn clones(view: &View, image: &Path, accelerator: Accelerator, boot: Duration) -> Result<(), Failure> {
+    let told = boot_clones(view, image, accelerator, boot, CLONES).await?;
+    none("tell clones apart", &faults_of_clones(&told))?;
+    let faults: Vec<String> = told.iter().flat_map(Description::faults_of_base).collect();
+    none("boot clones of the image", &faults)
+}
+
+/// Boots `count` machines at the same time, each on a disk on top of the image and with a seed of its own, and asks each
+/// what it is. The image is not changed, and nothing stays.
+///
+/// # Errors
+/// One does not answer by SSH within `boot`.
+pub async fn boot_clones(
+    view: &View,
+    image: &Path,
+    accelerator: Accelerator,
+    boot: Duration,
+    count: usize,
+) -> Result<Vec<Description>, Failure> {
     let scratch = Scratch::new(view, "clones", None)?;
     let (key, public) = ssh::ensure_key(view, scratch.folder()).await?;
-    let clones = (1..=CLONES).map(|number| Clone {
+    let clones = (1..=count).map(|number| Clone {
         view,
         image,
         accelerator,
@@ -87,7 +104,9 @@ pub async fn clones(view: &View, image: &Path, accelerator: Accelerator, boot: D
         public: public.clone(),
     });
     let clones: Vec<Clone> = clones.collect();
-    let told = try_join_all(clones.iter().map(Clone::run)).await?;
+    // All of them to their ends: a machine must not outlive its folder.
+    let told = join_all(clones.iter().map(Clone::run)).await;
+    let told = told.into_iter().collect::<Result<Vec<Description>, Failure>>()?;
     for (clone, described) in clones.iter().zip(&told) {
         let keys = described.host_keys.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         view.say(format!("{}: machine id {}, host keys {keys}", clone.name, described.machine_id));
@@ -95,9 +114,7 @@ pub async fn clones(view: &View, image: &Path, accelerator: Accelerator, boot: D
             view.say(format!("{}: these units failed: {:?}", clone.name, described.failed));
         }
     }
-    none("tell clones apart", &faults_of_clones(&told))?;
-    let faults: Vec<String> = told.iter().flat_map(Description::faults_of_base).collect();
-    none("boot clones of the image", &faults)
+    Ok(told)
 }
 
 /// A machine that is there for a proof.

@@ -67,6 +67,8 @@ pub enum Way {
     Booted,
     /// Everything was installed in a chroot; Packer booted the result.
     Native,
+    /// It was given, and only looked at.
+    Given,
 }
 
 impl Way {
@@ -75,6 +77,7 @@ impl Way {
         match self {
             Self::Booted => "installed by Packer in a machine that booted the source",
             Self::Native => "installed natively in a chroot, then booted by Packer",
+            Self::Given => "given by the configuration",
         }
     }
 }

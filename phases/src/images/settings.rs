@@ -21,6 +21,8 @@ pub struct ImageSettings {
     pub image: ImageConfig,
     /// Whether KVM is used where it works.
     pub kvm: bool,
+    /// An image that nodes begin with in place of one that is built.
+    pub given: Option<PathBuf>,
     /// Whether a worker of the cluster is a virtual machine with a GPU.
     pub gpu: bool,
 }
@@ -51,8 +53,10 @@ impl ImageSettings {
     pub fn new(config: &Config) -> Self {
         let cluster = config.cluster();
         let gpu = cluster.as_ref().is_some_and(|cluster| cluster.virtual_machines().any(|(_, vm)| vm.has_gpu()));
-        let kvm = cluster.and_then(|cluster| cluster.virtualization).is_none_or(|wanted| wanted.hardware.kvm);
-        Self { image: config.image(), kvm, gpu }
+        let virtualization = cluster.and_then(|cluster| cluster.virtualization);
+        let kvm = virtualization.as_ref().is_none_or(|wanted| wanted.hardware.kvm);
+        let given = virtualization.and_then(|wanted| wanted.base_image);
+        Self { image: config.image(), kvm, given, gpu }
     }
 
     /// What is built upon.

@@ -12,7 +12,7 @@ use taskrun_engine::outcome::Failure;
 use taskrun_engine::task::{Applied, Earlier, Made, Probe, Problem, Proof, Task, Traces};
 
 use crate::config::Config;
-use crate::images::build::{Built, build, work_folder};
+use crate::images::build::{Built, adopt, build, work_folder};
 use crate::images::packer::Packer;
 use crate::images::recipe::{self, Recipe};
 use crate::images::record::{self, Record};
@@ -76,10 +76,18 @@ impl Task for BaseImageTask {
     }
 
     async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<BaseImage>, Failure> {
-        let source = source::obtain(context, &self.settings.source()).await?;
-        context.safe_point()?;
-        let recipe = Recipe::base(&self.settings, source);
-        let built = build(context, &recipe, &self.settings, &images::folder(context.state_dir())).await?;
+        let folder = images::folder(context.state_dir());
+        let built = match &self.settings.given {
+            Some(path) => {
+                let source = source::obtain(context, &Source::File(path.clone())).await?;
+                adopt(context, &Recipe::given(source), &self.settings, &folder).await?
+            }
+            None => {
+                let source = source::obtain(context, &self.settings.source()).await?;
+                context.safe_point()?;
+                build(context, &Recipe::base(&self.settings, source), &self.settings, &folder).await?
+            }
+        };
         Ok(Applied::complete(BaseImage { image: disk_image(&built) }))
     }
 

@@ -32,7 +32,7 @@ pub struct GpuWorkerImageTask {
 impl GpuWorkerImageTask {
     /// The task for a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { settings: ImageSettings::new(config) }
+        Self { settings: ImageSettings { given: None, ..ImageSettings::new(config) } }
     }
 }
 

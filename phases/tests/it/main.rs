@@ -18,6 +18,7 @@ mod given_nodes;
 mod gpu;
 #[cfg(feature = "libvirt")]
 mod hypervisor;
+mod images;
 mod load;
 mod local;
 mod minio;
