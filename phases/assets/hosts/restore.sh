@@ -7,8 +7,10 @@ known() { status=$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/
 
 if [ -e "$folder/installing" ]; then
   # Not all that was to come has come: what is half there is made whole, so that it can be removed.
-  apt install --fix-broken --no-install-recommends || true
-  dpkg --configure -a || true
+  apt install --fix-broken --no-install-recommends || {
+    dpkg --configure -a || true
+    apt install --fix-broken --no-install-recommends || true
+  }
 fi
 if [ -e "$folder/exporter-is-ours" ]; then
   systemctl --quiet unmask prometheus-node-exporter.service prometheus-node-exporter-apt.timer 2>/dev/null || true
@@ -38,5 +40,5 @@ if [ -e "$folder/installed" ]; then
     apt purge $removable
   fi
 fi
-rm -f "$folder/installed" "$folder/installed.new" "$folder/added" "$folder/installing" "$folder/exporter-is-ours"
+rm -f "$folder/installed" "$folder/installed.new" "$folder/plan" "$folder/installing" "$folder/exporter-is-ours"
 rmdir "$folder" 2>/dev/null || true

@@ -155,6 +155,17 @@ impl GivenNodes {
         command
     }
 
+    /// Does something in the network of the program.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let network = File::open(self.network.path()).unwrap();
+        let enter = || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        };
+        // A thread of its own, which ends there.
+        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
+    }
+
     /// Runs a command on a node, as somebody who is not the program.
     pub(crate) fn ssh(&self, node: &GivenNode, script: &str) -> Output {
         let mut ssh = self.beside("ssh");
