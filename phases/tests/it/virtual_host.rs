@@ -165,8 +165,15 @@ impl VirtualHost {
 
     /// Sends a signal to the program that was started by [`command`](Self::command) as `child`.
     pub(crate) fn kill(child: &Child, signal: Signal) {
-        let program = child_of(child.id()).expect("the program runs");
-        kill(Pid::from_raw(program.cast_signed()), signal).unwrap();
+        // It may not have been started yet, or just have ended.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            if let Some(program) = child_of(child.id()) {
+                let _ = kill(Pid::from_raw(program.cast_signed()), signal);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The process ids, as the host sees them, of processes whose command line has `pattern` (see pgrep(1)).

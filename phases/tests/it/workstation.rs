@@ -61,12 +61,18 @@ impl Workstation {
         said
     }
 
-    /// Starts a run and kills it once `now` says so.
+    /// Starts a run and kills it once `now` says so, unless it has succeeded by then.
     fn killed(&self, args: &[&str], mut now: impl FnMut() -> bool) {
-        let mut child: Child = self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let told = self.folder.join("told");
+        let log = std::fs::File::create(&told).unwrap();
+        let mut child: Child = self.command(args).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(600);
         while !now() {
-            assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "{args:?} was not killed");
+            assert!(Instant::now() < deadline, "{args:?} was not killed");
+            if let Some(ended) = child.try_wait().unwrap() {
+                assert!(ended.success(), "{args:?}: {}", std::fs::read_to_string(&told).unwrap());
+                return;
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
         VirtualHost::kill(&child, Signal::SIGKILL);
@@ -119,7 +125,7 @@ fn a_cluster_comes_up_is_mended_and_goes() {
     stand.host.open_a_way_out();
 
     // Killed again and again while network, pool and machines are defined, it ends the same.
-    for milliseconds in [150, 300, 500, 800] {
+    for milliseconds in [400, 700, 1000, 1500, 2000] {
         let begun = Instant::now();
         stand.killed(&["run", "--until", "CLOUD-0.1"], || begun.elapsed() > Duration::from_millis(milliseconds));
     }
