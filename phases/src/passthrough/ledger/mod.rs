@@ -120,6 +120,9 @@ impl Ledger {
     /// Gives free what the machine of the domain `domain_uuid` owns, which is off; returns what that was. That it owns
     /// nothing is no error. What another process is starting just now stays.
     ///
+    /// The caller sees to it that nobody starts the same machine meanwhile. Where it cannot, a
+    /// [reconcile](Self::reconcile) after the stop does the same, and looks first.
+    ///
     /// # Errors
     /// As [`claim`](Self::claim), without conflicts.
     pub fn release(&self, domain_uuid: &str) -> Result<Vec<PciAddress>, LedgerError> {
