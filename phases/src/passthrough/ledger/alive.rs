@@ -18,13 +18,17 @@ pub fn identity(uri: &str) -> String {
 /// Answers for [`Ledger::reconcile`](super::Ledger::reconcile) with what `hypervisor` at `uri` tells: it is asked once,
 /// when the first answer is needed. Nobody here can say how machines of other hypervisors are.
 pub fn seen_by<'a>(hypervisor: &'a dyn Hypervisor, uri: &str) -> impl Fn(&Owner) -> Alive + 'a {
+    seen(|| hypervisor.domains().ok(), uri)
+}
+
+fn seen<'a>(look: impl Fn() -> Option<Vec<DomainFacts>> + 'a, uri: &str) -> impl Fn(&Owner) -> Alive + 'a {
     let here = identity(uri);
     let domains = OnceCell::new();
     move |owner| {
         if owner.hypervisor != here {
             return Alive::CannotTell;
         }
-        match domains.get_or_init(|| hypervisor.domains().ok()) {
+        match domains.get_or_init(&look) {
             Some(domains) => among(domains, owner),
             None => Alive::CannotTell,
         }
@@ -82,6 +86,22 @@ mod tests {
         }
         assert_eq!(among(&[domain("a", ShutOff), domain("b", Running)], &owner("a")), Alive::Gone);
         assert_eq!(among(&[], &owner("a")), Alive::Gone);
+    }
+
+    #[test]
+    fn only_who_can_see_a_machine_tells_of_it() {
+        let looks = std::cell::Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            Some(vec![domain("a", DomainState::Running)])
+        };
+        let alive = seen(look, "qemu:///system");
+        assert_eq!(looks.get(), 0, "it looks when it is asked, not before");
+        assert_eq!([alive(&owner("a")), alive(&owner("b"))], [Alive::Running, Alive::Gone]);
+        assert_eq!(looks.get(), 1);
+        let elsewhere = Owner { hypervisor: "qemu:///session of uid 7".to_owned(), ..owner("b") };
+        assert_eq!(alive(&elsewhere), Alive::CannotTell);
+        assert_eq!(seen(|| None, "qemu:///system")(&owner("b")), Alive::CannotTell, "it does not answer");
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! One folder serves all environments and clusters of the host. In it are a lock, held for the milliseconds of a
 //! change, and one file, replaced as a whole. What is promised:
 //!
-//! - **No device has two owners**, whoever asks at the same time: `tests::twenty_starters_have_one_winner`, in threads
-//!   and in processes; `claims::tests::no_device_ever_has_two_owners`.
+//! - **No device has two owners**, whoever asks at the same time: `tests::twenty_starters_have_one_winner`,
+//!   `tests::processes::twenty_processes_have_one_winner`, `claims::tests::no_device_ever_has_two_owners`.
 //! - **A crash at any point leaves the old or the new state**: `tests::power_lost_at_any_point`,
-//!   `tests::killed_anywhere_it_can_be_read`.
+//!   `tests::processes::killed_anywhere_it_can_be_read`, `tests::processes::a_full_disk_leaves_the_old_state`.
 //! - **All or nothing**: a request for several devices takes none if it cannot take all; what could not be started gives
 //!   back what it took, and nothing else: `claims::tests`.
 //! - **A machine that died out of our sight is noticed**, and one that is just being started is not taken for dead:
@@ -119,6 +119,9 @@ impl Ledger {
 
     /// Gives free what the machine of the domain `domain_uuid` owns, which is off; returns what that was. That it owns
     /// nothing is no error. What another process is starting just now stays.
+    ///
+    /// The caller sees to it that nobody starts the same machine meanwhile. Where it cannot, a
+    /// [reconcile](Self::reconcile) after the stop does the same, and looks first.
     ///
     /// # Errors
     /// As [`claim`](Self::claim), without conflicts.
