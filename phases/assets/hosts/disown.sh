@@ -3,5 +3,5 @@ folder=/var/lib/taskrun-node
 if [ -e "$folder/owner" ] && [ "$(cat "$folder/owner")" = "$1" ]; then
   rm -f "$folder/owner"
 fi
-rm -f "$folder/owner.new"
+rm -f "$folder/owner.new" /run/taskrun-node.lock
 rmdir "$folder" 2>/dev/null || true

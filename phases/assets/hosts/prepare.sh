@@ -4,6 +4,9 @@
 # was killed. Nothing that was there is upgraded, removed or reconfigured.
 exec 3>&1 >&2
 folder=/var/lib/taskrun-node
+# What an attempt that was killed had begun here goes on, and is waited for.
+exec 9>/run/taskrun-node.lock
+flock --timeout 900 9 || { echo 'an earlier attempt is still at work here' >&2; exit 1; }
 exporter=prometheus-node-exporter
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 apt() { apt-get --option DPkg::Lock::Timeout=300 --option Dpkg::Options::=--force-confold --quiet --yes "$@"; }

@@ -1,6 +1,9 @@
 # Takes away what prepare.sh added. What something else needs by now stays, and is told.
 exec 3>&1 >&2
 folder=/var/lib/taskrun-node
+# What an attempt that was killed had begun here goes on, and is waited for.
+exec 9>/run/taskrun-node.lock
+flock --timeout 900 9 || { echo 'an earlier attempt is still at work here' >&2; exit 1; }
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 apt() { apt-get --option DPkg::Lock::Timeout=300 --quiet --yes "$@"; }
 known() { status=$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null) && [ "$status" != not-installed ]; }

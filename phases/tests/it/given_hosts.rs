@@ -262,13 +262,15 @@ fn a_real_server_is_understood() {
     assert_eq!(kind(&nodes, &with(&|target| target.port = 23), script("true")), Kind::Refused);
     assert_eq!(kind(&nodes, &with(&|target| target.address = "10.99.0.1".to_owned()), script("true")), Kind::NoRoute);
     let absent = with(&|target| target.key = Some("/nonexistent/key".into()));
-    assert_eq!(kind(&nodes, &absent, script("true")), Kind::UnusableKey("there is no /nonexistent/key".to_owned()));
+    assert!(
+        matches!(kind(&nodes, &absent, script("true")), Kind::UnusableKey(said) if said.contains("/nonexistent/key"))
+    );
     let unknown = with(&|target| target.address = "no-such-host.invalid".to_owned());
     assert!(matches!(kind(&nodes, &unknown, script("true")), Kind::UnknownName { .. }));
 
     nodes.on(0, "echo 'admin ALL=(ALL) ALL' >/etc/sudoers.d/admin");
     assert!(matches!(kind(&nodes, &target, script("true").sudo(true)), Kind::Sudo(_)));
-    nodes.on(0, "systemd-run --quiet sh -c 'sleep 2; exec kill -KILL $(pgrep -f \"sshd: admin\")'; true");
+    nodes.on(0, "systemd-run --quiet sh -c 'sleep 2; exec kill -KILL $(pgrep -f \"sshd: [a]dmin\")'; true");
     assert_eq!(kind(&nodes, &target, script("sleep 15")), Kind::Lost);
 
     nodes.nodes[0].cut_power();

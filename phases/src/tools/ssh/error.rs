@@ -78,7 +78,7 @@ impl SshError {
         let text = failure.to_string();
         let Some(command) = failure.command else { return Self::new(target, SshErrorKind::Local(text)) };
         let kind = if command.ended.starts_with("exit code") || command.ended.starts_with("signal") {
-            Self::kind_of(target, &command.ended, &command.tail, script)
+            classify(&command.ended, &command.tail, script.is_sudo())
         } else if failure.persistence == Persistence::Transient {
             SshErrorKind::TooLong
         } else {
@@ -91,7 +91,7 @@ impl SshError {
         let (kind, ended) = match error {
             CommandError::Failed { status, tail, .. } => {
                 let ended = status.to_string();
-                (Self::kind_of(target, &ended, tail, script), ended)
+                (classify(&ended, tail, script.is_sudo()), ended)
             }
             CommandError::TimedOut { after, .. } => (SshErrorKind::TooLong, format!("timed out after {after:?}")),
             CommandError::Cancelled { .. } => return Self::new(target, SshErrorKind::Cancelled),
@@ -103,16 +103,6 @@ impl SshError {
         let tail = error.tail().unwrap_or_default().to_owned();
         let failed = FailedCommand { line: command.to_string(), ended, tail, log: None };
         Self { kind, target: Box::new(target.clone()), command: Some(Box::new(failed)) }
-    }
-
-    fn kind_of(target: &SshTarget, ended: &str, tail: &str, script: &Script) -> SshErrorKind {
-        match (classify(ended, tail, script.is_sudo()), &target.key) {
-            // ssh says nothing of it.
-            (SshErrorKind::Denied, Some(key)) if !key.is_file() => {
-                SshErrorKind::UnusableKey(format!("there is no {}", key.display()))
-            }
-            (kind, _) => kind,
-        }
     }
 
     /// What went wrong.
