@@ -39,7 +39,17 @@ struct Unit {
 
 /// The variables that a unit gets from the shell of who enables it, where they are set there. systemd itself gives the
 /// machine's units neither HOME nor the user's PATH (systemd.exec(5)).
-const VARIABLES: [&str; 6] = ["HOME", "PATH", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TASKRUN_CACHE_DIR"];
+const VARIABLES: [&str; 9] = [
+    "HOME",
+    "PATH",
+    "LANG",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "TASKRUN_CACHE_DIR",
+    "TASKRUN_DEVICES_DIR",
+    "TASKRUN_HOST_ROOT",
+];
 
 fn unit_name(environment: &str) -> String {
     format!("taskrun-{environment}.service")

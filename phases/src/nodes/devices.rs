@@ -7,7 +7,7 @@ use crate::cluster::{Passthrough, PciAddress};
 use crate::hypervisor::patient::Patient;
 use crate::hypervisor::{DomainFacts, Hypervisor, HypervisorError};
 use crate::passthrough::group::whole_group;
-use crate::passthrough::ledger::{self, Claim, Ledger, LedgerError, Owner, seen_by};
+use crate::passthrough::ledger::{self, Claim, Ledger, Owner, seen_by};
 use crate::passthrough::sysfs::Sysfs;
 
 /// The devices of a host, and who owns them.
@@ -23,7 +23,7 @@ impl Devices {
     /// # Errors
     /// There is no folder for the ledger.
     pub fn of_host() -> Result<Self, Failure> {
-        Ok(Self { ledger: Ledger::of_host().map_err(failure)?, sysfs: Sysfs::host() })
+        Ok(Self { ledger: Ledger::of_host()?, sysfs: Sysfs::host() })
     }
 
     /// Those that `sysfs` has, owned as `ledger` says.
@@ -51,7 +51,7 @@ impl Devices {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let owned = self.ledger.owners().map_err(failure)?;
+        let owned = self.ledger.owners()?;
         let name = |owner: &Owner| match owner.state_dir == layout.state {
             true => owner.node.clone(),
             false => format!("{}/{}", owner.cluster, owner.node),
@@ -90,40 +90,29 @@ impl Devices {
             if let Err(error) = ledger.reconcile(seen_by(hypervisor, &uri)) {
                 return Ok(Ok(Err(error)));
             }
+            let claim = ledger.claim(&owner, &devices);
+            // Machines that were started without the ledger are not in it. A claim that is not returned goes back.
             let domains = hypervisor.domains()?;
-            let users = ledger::users(&domains, &owner.domain_uuid, &devices);
-            let known = ledger.owners();
-            let stranger = users.into_iter().find(|(device, domain)| {
-                let claimed = known.as_ref().is_ok_and(|known| known.iter().any(|owned| owned.device == *device));
-                !claimed && domain.owner.is_none()
-            });
-            Ok(match stranger {
-                Some((device, domain)) => Err(foreign_user(&owner.node, device, &domain.name)),
-                None => Ok(ledger.claim(&owner, &devices)),
+            let stranger = ledger::users(&domains, &owner.domain_uuid, &devices).into_iter().next();
+            Ok(match (claim, stranger) {
+                (Ok(_), Some((device, domain))) => Err(foreign_user(&owner.node, device, &domain.name)),
+                (claim, _) => Ok(claim),
             })
         };
         let claimed = hypervisor.call(&format!("find out who has the devices of {}", domain.name), claim).await;
-        claimed.map_err(HypervisorError::into_failure)??.map_err(failure)
+        Ok(claimed.map_err(HypervisorError::into_failure)???)
     }
 
     /// Frees what a machine that is off owns.
     pub(super) fn release(&self, domain: &DomainFacts) -> Result<(), Failure> {
-        self.ledger.release(&domain.uuid).map(drop).map_err(failure)
+        self.ledger.release(&domain.uuid)?;
+        Ok(())
     }
 }
 
 fn foreign_user(node: &str, device: PciAddress, domain: &str) -> Failure {
     Failure::permanent(format!("start {node}: {domain}, which was not started by taskrun, has {device}"))
         .with_hint(format!("shut that machine down: virsh shutdown {domain}"))
-}
-
-pub(super) fn failure(error: LedgerError) -> Failure {
-    let persistence = if error.is_transient() { Persistence::Transient } else { Persistence::Permanent };
-    let failure = Failure::caused(persistence, "see to who owns which device", &error);
-    match error.hint() {
-        Some(hint) => failure.with_hint(hint),
-        None => failure,
-    }
 }
 
 #[cfg(all(test, feature = "libvirt"))]
@@ -193,7 +182,7 @@ mod tests {
             let devices = self.devices.whole_groups(&domain.name, &[wanted(GPU)])?;
             let claim = self.devices.claim(&self.hypervisor, layout, &options, domain, &devices).await?;
             self.hypervisor.start_domain(&domain.name).await.map_err(HypervisorError::into_failure)?;
-            claim.keep().map_err(failure)
+            Ok(claim.keep()?)
         }
 
         async fn off(&self, domain: &DomainFacts) {

@@ -10,7 +10,7 @@ use taskrun_engine::fingerprint::Digest;
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::task::Drift;
 
-use super::devices::{self, Devices};
+use super::devices::Devices;
 use super::layout::{HostTraits, Layout, USER};
 use crate::cluster::{NetworkMode, Node, PciAddress, VirtualMachine};
 use crate::hypervisor::kvm::{Kvm, kvm_works};
@@ -341,9 +341,18 @@ impl<'a> Machines<'a> {
         self.make_seed(view, node, machine, key).await?;
         let spec = self.spec(node, machine)?;
         let claim = self.devices.claim(&self.hypervisor, &self.layout, &self.options, &there, &spec.devices).await?;
-        // If this fails, what was claimed for it goes back with the claim.
-        self.hypervisor.start_domain(name).await.map_err(HypervisorError::into_failure)?;
-        claim.keep().map_err(devices::failure)?;
+        match self.hypervisor.start_domain(name).await {
+            Ok(()) => claim.keep()?,
+            // It may start yet. If it does not, the next one who wants its devices sees that.
+            Err(error @ HypervisorError::TimedOut { .. }) => {
+                claim.keep()?;
+                return Err(error.into_failure());
+            }
+            Err(error) => {
+                claim.roll_back()?;
+                return Err(error.into_failure());
+            }
+        }
         view.say(format!("{name} is started"));
         Ok(true)
     }

@@ -19,6 +19,7 @@ use crate::hypervisor::DomainState;
 use crate::images::seed;
 use crate::nodes::{Layout, Machines, Power, reach};
 use crate::outputs::{NodeEndpoint, Nodes};
+use crate::passthrough::ledger::Ledger;
 use crate::passthrough::preflight::{self, Candidate};
 use crate::passthrough::sysfs::Sysfs;
 use crate::tools::{files, ssh};
@@ -155,6 +156,7 @@ impl Task for VirtualMachinesTask {
         let mut problems = host_problems(&self.file, &self.config, &host);
         problems.extend(missing_programs(&[("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")]));
         problems.extend(seed::missing_program());
+        problems.extend(Ledger::of_host().ok().and_then(|ledger| ledger.problem()));
         problems.extend(preflight::problems(&Sysfs::host(), &Candidate::of(&self.present(&Sysfs::host()))));
         if let Err(failure) = machines(&self.settings, view, &self.file).await {
             problems.push(Problem { message: failure.to_string(), hint: failure.hint });

@@ -141,7 +141,9 @@ fn a_cluster_comes_up_is_mended_and_goes() {
     let log = stand.state().join("logs/CLOUD-1.1/1.log");
     let mut begun = None;
     stand.killed(&["run", "--until", "CLOUD-1.1"], || {
-        if begun.is_none() && std::fs::read_to_string(&log).unwrap_or_default().contains("apt-get") {
+        if begun.is_none()
+            && std::fs::read_to_string(&log).unwrap_or_default().contains("NEW packages will be installed")
+        {
             begun = Some(Instant::now());
         }
         begun.is_some_and(|begun| begun.elapsed() > Duration::from_secs(5))

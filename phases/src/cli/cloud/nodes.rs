@@ -224,6 +224,8 @@ impl Units for Nodes<'_> {
     }
 
     async fn start(&self, names: &[String]) -> Result<(), CliError> {
+        // No run and no other start or stop meanwhile.
+        let (_lock, _) = self.session.lock()?;
         let machines = self.machines().await?;
         let (first, then): (Vec<&Node>, Vec<&Node>) = self
             .cluster
@@ -248,6 +250,7 @@ impl Units for Nodes<'_> {
     }
 
     async fn stop(&self, names: &[String], force: bool) -> Result<(), CliError> {
+        let (_lock, _) = self.session.lock()?;
         let Some(machines) = self.machines().await? else {
             return Err(CliError::usage("given hosts are not stopped from here")
                 .with_hint("stop one by yourself: taskrun vm ssh NAME sudo poweroff"));
