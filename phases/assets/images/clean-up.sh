@@ -36,7 +36,7 @@ find /var/log -type f -exec truncate -s 0 {} +
 
 # Who the machine is: each clone finds out anew.
 rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /var/lib/dbus/machine-id
-rm -f /etc/ssh/ssh_host_*
+rm -f /etc/ssh/ssh_host_* /var/lib/dkms/mok.key /var/lib/dkms/mok.pub
 truncate -s 0 /etc/machine-id
 
 # What is free is no part of the image.

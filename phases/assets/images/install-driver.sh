@@ -35,16 +35,6 @@ Suites: $VERSION_CODENAME $VERSION_CODENAME-updates
 Components: contrib non-free non-free-firmware
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 END
-    # A new kernel of a stable release may be more than its driver can be built for; what is mended is in the backports.
-    # Nothing but the driver is taken from there.
-    sed "s/^Suites:.*/Suites: $VERSION_CODENAME-backports/" /etc/apt/sources.list.d/non-free.sources \
-      >/etc/apt/sources.list.d/driver-backports.sources
-    cat >/etc/apt/preferences.d/driver-backports <<END
-Package: nvidia-* libnvidia-* libcuda* libcudadebugger* firmware-nvidia-*
-Pin: release n=$VERSION_CODENAME-backports
-Pin-Priority: 500
-END
-    if ! get update; then rm /etc/apt/sources.list.d/driver-backports.sources; fi
     case $FLAVOUR in
       open) modules=nvidia-open-kernel-dkms ;;
       proprietary) modules=nvidia-kernel-dkms ;;
@@ -71,10 +61,17 @@ options nouveau modeset=0
 END
 
 get update
-# Headers first: the modules are built as soon as their source is installed.
-get install --no-install-recommends "linux-headers-$kernel" dkms
-get install --no-install-recommends $driver $PACKAGES
-dkms autoinstall -k "$kernel"
+# The modules are built when all is there, and for that kernel alone.
+mkdir -p /etc/dkms
+touch /etc/dkms/no-autoinstall
+get install --no-install-recommends "linux-headers-$kernel" dkms $driver $PACKAGES
+rm /etc/dkms/no-autoinstall
+# Kernels of Debian 13 have got an argument here that Debian's driver 550 does not know of. 0 is what it meant.
+if grep -A 1 'pci_resize_resource(' "/usr/src/linux-headers-${kernel%%-*}-common/include/linux/pci.h" | grep -q exclude_bars; then
+  find /usr/src -name nv-pci.c -exec \
+    sed -i 's/\(pci_resize_resource(pci_dev, NV_GPU_BAR1, requested_size\))/\1, 0)/' {} +
+fi
+dkms autoinstall -k "$kernel" || true
 if ! dkms status -k "$kernel" | grep -q '^nvidia.*: installed'; then
   echo "dkms built no nvidia module for $kernel:" >&2
   find /var/lib/dkms -name make.log -exec tail -n 40 {} + >&2 || true
