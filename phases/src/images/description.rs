@@ -9,7 +9,7 @@ use taskrun_engine::outcome::Failure;
 const KERNEL: (u32, u32) = (6, 12);
 
 /// What every node has.
-const REQUIRED: [&str; 14] = [
+pub const REQUIRED: [&str; 14] = [
     "cloud-guest-utils",
     "cloud-init",
     "curl",

@@ -1,12 +1,10 @@
 //! The virtual machines of a cluster: defined, started, stopped, removed. Each call may be killed at any instant and
 //! made again.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use taskrun_engine::context::View;
-use taskrun_engine::fingerprint::Digest;
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::task::Drift;
 
@@ -56,18 +54,6 @@ pub struct Image {
     pub key: String,
     /// The qcow2 file.
     pub file: PathBuf,
-}
-
-impl Image {
-    /// The image in a file, told from others by its path, size and time: to read all of it would take long.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub fn of_file(file: &Path) -> Result<Self, Failure> {
-        let found = std::fs::metadata(file).map_err(|error| files::failure("read", file, &error))?;
-        let stamp = format!("{} {} {}.{}", file.display(), found.len(), found.mtime(), found.mtime_nsec());
-        Ok(Self { key: Digest::of(stamp.as_bytes()).to_string(), file: file.to_owned() })
-    }
 }
 
 /// The machines of a cluster, on the hypervisor.

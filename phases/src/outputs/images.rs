@@ -1,9 +1,8 @@
-//! What the tasks that build disk images give.
+//! Disk images.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use taskrun_engine::task::Output;
 
 /// A disk image that virtual machines begin with. It is never changed: their disks are made on top of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,28 +25,4 @@ pub struct DiskImage {
     pub record: PathBuf,
     /// The key of what it was made from.
     pub key: String,
-}
-
-/// CLOUD-1.1: the image of every node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseImage {
-    /// The image.
-    pub image: DiskImage,
-}
-
-impl Output for BaseImage {
-    const KIND: &'static str = "base-image";
-}
-
-/// CLOUD-1.2: the image of GPU workers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerImage {
-    /// The image.
-    pub image: DiskImage,
-    /// The version of the NVIDIA driver.
-    pub driver: String,
-}
-
-impl Output for WorkerImage {
-    const KIND: &'static str = "worker-image";
 }

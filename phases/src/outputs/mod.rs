@@ -21,7 +21,7 @@ use taskrun_engine::task::Output;
 
 pub use self::acceptance::Acceptance;
 pub use self::documentation::Documentation;
-pub use self::images::{BaseImage, DiskImage, WorkerImage};
+pub use self::images::DiskImage;
 pub use self::monitoring::{Credentials, Dashboards, Federation, GrafanaServer, Monitoring, MonitoringPrograms};
 pub use self::nodes::{GpuBase, HostIdentity, NodeBase, NodeEndpoint, Nodes};
 pub use self::performance::{Performance, PerformanceFigures};

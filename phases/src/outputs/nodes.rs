@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use taskrun_engine::task::Output;
 
+use super::DiskImage;
 use crate::cluster::Role;
 use crate::tools::ssh::SshTarget;
 
@@ -94,7 +95,7 @@ impl Nodes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeBase {
     /// The disk image that virtual machines begin with; nothing where the nodes are given hosts.
-    pub image: Option<PathBuf>,
+    pub image: Option<DiskImage>,
     /// The operating system with its version, by node: `debian 13`. With an image, one entry with the image's name.
     pub systems: BTreeMap<String, String>,
     /// The packages that are there on every node.
@@ -109,7 +110,7 @@ impl Output for NodeBase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuBase {
     /// The disk image that virtual GPU workers begin with; nothing where the nodes are given hosts.
-    pub image: Option<PathBuf>,
+    pub image: Option<DiskImage>,
     /// The version of the NVIDIA driver, by node. With an image, one entry with the image's name.
     pub drivers: BTreeMap<String, String>,
 }

@@ -17,8 +17,8 @@ use crate::images::packer::Packer;
 use crate::images::recipe::{self, Recipe};
 use crate::images::record::{self, Record};
 use crate::images::settings::{ImageSettings, Source};
-use crate::images::{self, check, packer, source};
-use crate::outputs::{BaseImage, DiskImage};
+use crate::images::{self, check, description, packer, source};
+use crate::outputs::{DiskImage, NodeBase};
 use crate::tools::files;
 
 /// The name of the image.
@@ -45,7 +45,7 @@ impl BaseImageTask {
 #[async_trait]
 impl Task for BaseImageTask {
     type Settings = ImageSettings;
-    type Output = BaseImage;
+    type Output = NodeBase;
 
     fn settings(&self) -> &ImageSettings {
         &self.settings
@@ -72,10 +72,10 @@ impl Task for BaseImageTask {
     }
 
     async fn probe(&self, _view: &View, made: &Made<Self>) -> Probe {
-        probe(&made.output.image).await
+        probe(made.output.image.as_ref()).await
     }
 
-    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<BaseImage>, Failure> {
+    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<NodeBase>, Failure> {
         let folder = images::folder(context.state_dir());
         let built = match &self.settings.given {
             Some(path) => {
@@ -88,7 +88,10 @@ impl Task for BaseImageTask {
                 build(context, &Recipe::base(&self.settings, source), &self.settings, &folder).await?
             }
         };
-        Ok(Applied::complete(BaseImage { image: disk_image(&built) }))
+        let image = disk_image(&built);
+        let systems = [(NAME.to_owned(), image.os.clone())].into();
+        let packages = description::REQUIRED.map(str::to_owned).to_vec();
+        Ok(Applied::complete(NodeBase { image: Some(image), systems, packages }))
     }
 
     fn proofs(&self) -> &'static [Proof] {
@@ -103,9 +106,10 @@ impl Task for BaseImageTask {
         PROOFS
     }
 
-    async fn prove(&self, proof: &str, view: &View, output: &BaseImage) -> Result<(), Failure> {
-        let record = record_of(&output.image)?;
-        match common_proof(proof, view, &self.settings, &output.image, &record, LIMIT_GB).await {
+    async fn prove(&self, proof: &str, view: &View, output: &NodeBase) -> Result<(), Failure> {
+        let image = present(output.image.as_ref())?;
+        let record = record_of(image)?;
+        match common_proof(proof, view, &self.settings, image, &record, LIMIT_GB).await {
             Some(proved) => proved,
             None => check::none("use the image for nodes", &record.description.faults_of_base()),
         }
@@ -120,6 +124,14 @@ impl Task for BaseImageTask {
 pub(super) fn assets(scripts: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static [u8])> {
     let files = scripts.iter().copied().chain([packer::TEMPLATE, packer::PLUGINS]);
     files.map(|(name, text)| (name, text.as_bytes())).collect()
+}
+
+/// The image of an output, which one of this task has.
+pub(super) fn present(image: Option<&DiskImage>) -> Result<&DiskImage, Failure> {
+    image.ok_or_else(|| {
+        Failure::permanent("find the image: this was made for given hosts")
+            .with_hint("run it again: taskrun run CLOUD-1")
+    })
 }
 
 /// What dependents are told of an image.
@@ -138,7 +150,8 @@ pub(super) fn disk_image(built: &Built) -> DiskImage {
     }
 }
 
-pub(super) async fn probe(image: &DiskImage) -> Probe {
+pub(super) async fn probe(image: Option<&DiskImage>) -> Probe {
+    let Some(image) = image else { return Probe::Missing("there is no image".to_owned()) };
     let folder = image.path.parent().unwrap_or(Path::new("/"));
     match Record::read(folder) {
         None => Probe::Missing(format!("no record of a build in {}", folder.display())),

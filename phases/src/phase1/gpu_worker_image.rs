@@ -9,14 +9,14 @@ use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::task::{Applied, Earlier, Footprint, Made, Probe, Problem, Proof, Read, Task, Traces};
 
-use super::base_image::{assets, common_proof, disk_image, probe, record_of, remove_images};
+use super::base_image::{assets, common_proof, disk_image, present, probe, record_of, remove_images};
 use crate::config::Config;
 use crate::images::build::build;
 use crate::images::recipe::{self, Recipe};
 use crate::images::settings::ImageSettings;
 use crate::images::source::SourceFile;
 use crate::images::{self, check};
-use crate::outputs::{BaseImage, WorkerImage};
+use crate::outputs::{GpuBase, NodeBase};
 
 /// The name of the image.
 const NAME: &str = "cloud-gpu-worker";
@@ -39,14 +39,14 @@ impl GpuWorkerImageTask {
 #[async_trait]
 impl Task for GpuWorkerImageTask {
     type Settings = ImageSettings;
-    type Output = WorkerImage;
+    type Output = GpuBase;
 
     fn settings(&self) -> &ImageSettings {
         &self.settings
     }
 
     fn reads(&self) -> Vec<Read> {
-        vec![Read::of::<BaseImage>()]
+        vec![Read::of::<NodeBase>()]
     }
 
     fn assets(&self) -> Vec<(&'static str, &'static [u8])> {
@@ -69,17 +69,19 @@ impl Task for GpuWorkerImageTask {
     }
 
     async fn probe(&self, _view: &View, made: &Made<Self>) -> Probe {
-        probe(&made.output.image).await
+        probe(made.output.image.as_ref()).await
     }
 
-    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<WorkerImage>, Failure> {
-        let base = context.output::<BaseImage>()?.image;
+    async fn apply(&self, context: &Context, _earlier: &Earlier<Self>) -> Result<Applied<GpuBase>, Failure> {
+        let base = context.output::<NodeBase>()?;
+        let base = present(base.image.as_ref())?.clone();
         let checksum = format!("sha256:{}", base.sha256);
         let source = SourceFile { origin: base.path.display().to_string(), path: base.path, checksum };
         let recipe = Recipe::gpu_worker(&self.settings, source);
         let built = build(context, &recipe, &self.settings, &images::folder(context.state_dir())).await?;
         let driver = built.record.description.driver().unwrap_or_default();
-        Ok(Applied::complete(WorkerImage { image: disk_image(&built), driver }))
+        let drivers = [(NAME.to_owned(), driver)].into();
+        Ok(Applied::complete(GpuBase { image: Some(disk_image(&built)), drivers }))
     }
 
     fn proofs(&self) -> &'static [Proof] {
@@ -94,9 +96,10 @@ impl Task for GpuWorkerImageTask {
         PROOFS
     }
 
-    async fn prove(&self, proof: &str, view: &View, output: &WorkerImage) -> Result<(), Failure> {
-        let record = record_of(&output.image)?;
-        match common_proof(proof, view, &self.settings, &output.image, &record, LIMIT_GB).await {
+    async fn prove(&self, proof: &str, view: &View, output: &GpuBase) -> Result<(), Failure> {
+        let image = present(output.image.as_ref())?;
+        let record = record_of(image)?;
+        match common_proof(proof, view, &self.settings, image, &record, LIMIT_GB).await {
             Some(proved) => proved,
             None => {
                 let faults = [record.description.faults_of_base(), record.description.faults_of_driver()].concat();

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, Node, Role, VirtualMachine};
 use crate::config;
 use crate::nodes::machines::{Image, Stopped};
 use crate::nodes::{Layout, Machines, Power, StopTimes, look, reach};
-use crate::outputs::{BaseImage, WorkerImage};
+use crate::outputs::{GpuBase, NodeBase};
 use crate::tools::ssh::{self, SshTarget};
 
 /// How long a machine may take until it lets us in.
@@ -77,12 +77,10 @@ impl<'s> Nodes<'s> {
     /// What the disk of a machine begins with; nothing if it was not built yet.
     fn image(&self, node: &Node) -> Result<Option<Image>, CliError> {
         let checkpoint = self.session.read()?;
-        if let Some(given) = self.cluster.virtualization.as_ref().and_then(|virt| virt.base_image.as_ref()) {
-            return Image::of_file(given).map(Some).map_err(told);
-        }
-        let worker = || self.session.output::<WorkerImage>(&checkpoint).map(|made| made.image);
-        let base = || self.session.output::<BaseImage>(&checkpoint).map(|made| made.image);
-        let made = if node.role == Role::GpuWorker { worker() } else { base() };
+        let made = match node.role {
+            Role::GpuWorker => self.session.output::<GpuBase>(&checkpoint).and_then(|made| made.image),
+            _ => self.session.output::<NodeBase>(&checkpoint).and_then(|made| made.image),
+        };
         Ok(made.map(|image| Image { key: image.sha256, file: image.path }))
     }
 
