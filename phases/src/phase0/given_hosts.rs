@@ -24,6 +24,9 @@ use crate::tools::ssh::Script;
 
 const OWN: &str = include_str!("../../assets/hosts/own.sh");
 const DISOWN: &str = include_str!("../../assets/hosts/disown.sh");
+/// What takes away what CLOUD-1.1 added, for hosts that leave the cluster.
+const RESTORE: &str = include_str!("../../assets/hosts/restore.sh");
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(25 * 60);
 
 /// Preflight ends after half a minute: the network is tried only if the hosts answered so soon.
 const SOON: Duration = Duration::from_secs(10);
@@ -139,7 +142,9 @@ impl Task for GivenHostsTask {
         let hosts = self.settings.hosts(&known_hosts);
         let before = earlier.made.iter().map(|made| &made.settings).chain(&earlier.unfinished);
         let dropped = no_longer(&hosts, before, &known_hosts);
-        release(context, &dropped, &owner).await?;
+        // A host that is gone for good must not keep the others from going on.
+        let kept = release(context, &dropped, &owner).await.into_iter();
+        let kept = kept.map(|failure| format!("a host that left the cluster is not as it was: {failure}")).collect();
         let asked = hosts::ask_all(context, &hosts).await;
         if let Some(failure) = unfit(&hosts::problems(&owner, &asked)) {
             return Err(failure);
@@ -152,7 +157,7 @@ impl Task for GivenHostsTask {
             marked.map_err(crate::tools::ssh::SshError::into_failure)?;
         }
         let nodes = asked.iter().filter_map(|(host, answer)| Some(endpoint(host, answer.as_ref().ok()?))).collect();
-        Ok(Applied::complete(Nodes { nodes, known_hosts }))
+        Ok(Applied::degraded(Nodes { nodes, known_hosts }, kept))
     }
 
     fn proofs(&self) -> &'static [Proof] {
@@ -183,8 +188,12 @@ impl Task for GivenHostsTask {
         let known_hosts = Nodes::known_hosts_file(context.state_dir());
         let all = no_longer(&[], made.settings.iter(), &known_hosts);
         let owner = made.settings.last().unwrap_or(&self.settings).owner(context);
-        release(context, &all, &owner).await?;
-        files::remove(&known_hosts)
+        let hint = "start it; or, if it is gone for good, take it out of the configuration, and run CLOUD-0.1 before";
+        match release(context, &all, &owner).await.into_iter().next() {
+            Some(failure) if failure.is_transient() => Err(failure.with_hint(hint)),
+            Some(failure) => Err(failure),
+            None => files::remove(&known_hosts),
+        }
     }
 }
 
@@ -196,13 +205,15 @@ async fn look(view: &View, settings: &GivenHosts) -> Result<(Glance, Vec<Asked>)
     Ok((glance, asked))
 }
 
-/// Takes the cluster's mark off hosts.
-async fn release(context: &Context, hosts: &[Host], owner: &str) -> Result<(), Failure> {
-    let released = hosts.iter().map(async |host| {
-        let script = Script::new(DISOWN).arg(owner).sudo(true);
-        host.target.run_script(context, &script).await.map_err(|error| error.into_failure())
-    });
-    join_all(released).await.into_iter().try_for_each(|released| released.map(drop))
+/// Takes what is this cluster's off hosts; why that failed, where it did.
+async fn release(context: &Context, hosts: &[Host], owner: &str) -> Vec<Failure> {
+    let script = format!(
+        "if [ \"$(cat /var/lib/taskrun-node/owner 2>/dev/null)\" = \"$1\" ]; then (\n{RESTORE}\n); fi\n{DISOWN}"
+    );
+    let script = Script::new(script).arg(owner).sudo(true).timeout(RESTORE_TIMEOUT);
+    let released = hosts.iter().map(|host| host.target.run_script(context, &script));
+    let failed = join_all(released).await.into_iter().filter_map(Result::err);
+    failed.map(crate::tools::ssh::SshError::into_failure).collect()
 }
 
 /// The hosts of earlier attempts that are not among `hosts`.

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::Failure;
-use taskrun_engine::task::{Applied, Drift, Earlier, Footprint, Made, Probe, Proof, Read, Task, Traces};
+use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
 use crate::hosts::{self, Host};
 use crate::outputs::{NodeBase, Nodes};
@@ -102,10 +102,6 @@ impl Task for HostBaseTask {
 
     fn assets(&self) -> Vec<(&'static str, &'static [u8])> {
         vec![("hosts/prepare.sh", PREPARE.as_bytes()), ("hosts/restore.sh", RESTORE.as_bytes())]
-    }
-
-    fn footprint(&self) -> Footprint {
-        Footprint::default()
     }
 
     async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::Failure;
-use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Proof, Read, Task, Traces};
+use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Proof, Read, Task, Traces};
 
 use super::host_base::hosts_of;
 use crate::cluster::{Cluster, Role};
@@ -53,11 +53,6 @@ impl Task for HostGpuTask {
 
     async fn relevant(&self, _view: &View) -> Result<(), String> {
         if self.settings.workers.is_empty() { Err("no worker has a GPU".to_owned()) } else { Ok(()) }
-    }
-
-    async fn check(&self, _view: &View) -> Vec<Problem> {
-        // CLOUD-0.1 looks at the GPUs with all else.
-        Vec::new()
     }
 
     async fn probe(&self, view: &View, made: &Made<Self>) -> Probe {

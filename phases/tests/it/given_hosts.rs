@@ -52,7 +52,7 @@ fn packages(nodes: &GivenNodes) -> Vec<String> {
 #[test]
 #[ignore = "boots nodes with systemd-nspawn, and installs packages on them: make e2e"]
 fn hosts_are_prepared_and_left_as_they_were() {
-    let nodes = GivenNodes::boot(2, true);
+    let nodes = GivenNodes::boot(3, true);
     let stand = stand(&nodes, &nodes.key(), "");
     // What was there before stays: this is one of the packages that are wanted.
     nodes.on(0, "apt-get -q update >/dev/null && apt-get -qy install --no-install-recommends curl >/dev/null");
@@ -94,6 +94,17 @@ fn hosts_are_prepared_and_left_as_they_were() {
     assert!(drifted.out.contains("mark of ai-cpu-worker-01"), "{}{}", drifted.out, drifted.err);
     nodes.ok(&stand, &["run"]);
     nodes.on(1, "python3 -c 'import apt'");
+
+    // A host that another takes the place of is left as it was. Then it comes back.
+    let config = stand.path().join("config.yaml");
+    let both = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, both.replace(&nodes.nodes[1].address, &nodes.nodes[2].address)).unwrap();
+    nodes.ok(&stand, &["run"]);
+    let now = packages(&nodes);
+    assert!(now[0] != before[0] && now[1] == before[1] && now[2] != before[2], "{}", now[1]);
+    std::fs::write(&config, both).unwrap();
+    nodes.ok(&stand, &["run"]);
+    assert_eq!(packages(&nodes)[2], before[2]);
 
     // What something else needs by now stays, and is told.
     nodes.on(

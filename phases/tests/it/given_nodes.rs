@@ -24,10 +24,11 @@ pub(crate) const USER: &str = "admin";
 
 /// Nodes, and the network that they share.
 pub(crate) struct GivenNodes {
-    folder: tempfile::TempDir,
-    network: Namespace,
     /// The nodes.
     pub(crate) nodes: Vec<GivenNode>,
+    network: Namespace,
+    // After the nodes, which have mounts in it.
+    folder: tempfile::TempDir,
 }
 
 /// A node.
@@ -96,7 +97,7 @@ impl GivenNodes {
             let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file).status();
             assert!(made.unwrap().success());
         }
-        let mut these = Self { folder, network, nodes: Vec::new() };
+        let mut these = Self { nodes: Vec::new(), network, folder };
         for name in ["one", "two", "three"].into_iter().take(count) {
             let node = these.node(name, number, &tree, way_out);
             these.nodes.push(node);
