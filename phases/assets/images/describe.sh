@@ -26,7 +26,9 @@ if modprobe --showconfig 2>/dev/null | grep -q '^blacklist nouveau'; then echo '
 if command -v dkms >/dev/null; then dkms status -k "$kernel" | sed 's/^/dkms /'; fi
 apt-mark showhold | sed 's/^/held /'
 if file=$(command -v nvidia-smi); then echo "nvidia-smi $file"; fi
-if license=$(modinfo -k "$kernel" -F license nvidia 2>/dev/null); then echo "nvidia-license $license"; fi
+# Debian's module has a name of its own, and `nvidia` is its alias.
+module=$(find "/lib/modules/$kernel" -regex '.*/nvidia\(-current\(-open\)?\)?\.ko\(\.xz\|\.zst\)?' | head -n 1)
+if [ -n "$module" ]; then echo "nvidia-license $(modinfo -F license "$module")"; fi
 awk -F: '$3 >= 1000 && $3 < 60000 {print "user " $1}' /etc/passwd
 echo "used-kib $(df -k --output=used / | tail -n 1 | tr -d ' ')"
 dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' | sed -n 's/^installed /package /p'
