@@ -36,6 +36,7 @@ test: ## Format check, lints and all tests
 	@scripts/test.sh $(WITH_LIBVIRT)
 
 e2e: ## Real servers here, then the README on fresh Debian 12 and 13 machines (root; ARGS="--help" tells more)
+	@scripts/e2e-needs.sh
 	@scripts/bootstrap.sh --libvirt
 	@$(RUST) cargo test --locked -p taskrun-phases --features libvirt --test it -- --ignored
 	@tests/e2e/fresh-machine.sh $(ARGS)

@@ -238,7 +238,10 @@ impl Units for Nodes<'_> {
                 async move {
                     match (node.virtual_machine(), machines) {
                         (Some(machine), Some(machines)) => self.start_one(machines, &node, machine).await,
-                        _ => Ok(say(format!("{}: a given host, which is not started from here", node.name))),
+                        _ => {
+                            say(format!("{}: a given host, which is not started from here", node.name));
+                            Ok(())
+                        }
                     }
                 }
             };
