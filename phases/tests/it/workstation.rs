@@ -152,6 +152,12 @@ fn a_cluster_comes_up_is_mended_and_goes() {
     stand.ok(&["resume"]);
     assert!(stand.ok(&["resume"]).err.contains("nothing to do"));
 
+    // Killed while a machine gets its disk and starts, it is started all the same.
+    for milliseconds in [300, 800, 1500, 3000] {
+        let begun = Instant::now();
+        stand.killed(&["vm", "start", CONTROL], || begun.elapsed() > Duration::from_millis(milliseconds));
+    }
+
     // The machines that start with the cluster do, and let us in; the spare one has not even a disk.
     stand.ok(&["cloud", "start"]);
     let status = stand.status();

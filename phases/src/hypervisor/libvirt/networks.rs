@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use serde::Serialize;
 use taskrun_engine::task::Drift;
-use virt::error::Error;
+use virt::error::{Error, ErrorNumber};
 use virt::network::Network;
 use virt::sys;
 
@@ -60,7 +60,12 @@ impl Libvirt {
                 // Only an active one has another definition besides the one that it runs with.
                 let active = network.is_active().map_err(refused)?;
                 let flags = if active { sys::VIR_NETWORK_XML_INACTIVE } else { 0 };
-                let text = network.get_xml_desc(flags).map_err(refused)?;
+                let text = match network.get_xml_desc(flags) {
+                    // A driver that keeps one definition only knows no flags.
+                    Err(error) if error.code() == ErrorNumber::InvalidArg => network.get_xml_desc(0),
+                    text => text,
+                };
+                let text = text.map_err(refused)?;
                 let found = xml::read(&text).map_err(unreadable(what.clone()))?;
                 if wanted.drift(&found, true).is_empty() { network } else { define()? }
             }
