@@ -34,6 +34,7 @@ fn snapshot(name: &str, said: &Said) {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.add_filter(r"/tmp/\.tmp[A-Za-z0-9]+", "[folder]");
+    settings.add_filter(r" (after|in) \d+\.\ds", " $1 [s]");
     settings.bind(|| insta::assert_snapshot!(name, tidy(said)));
 }
 
@@ -309,9 +310,10 @@ fn json_is_one_event_a_line() {
 fn the_help_of_all_verbs() {
     let stand = Stand::new(GRAPH);
     let mut all = stand.ok(&["--help"]).out;
-    for verb in
-        ["run", "resume", "plan", "destroy", "status", "graph", "why", "logs", "report", "check", "cloud", "secret"]
-    {
+    for verb in [
+        "run", "resume", "plan", "destroy", "status", "graph", "why", "logs", "report", "check", "cloud", "vm",
+        "secret",
+    ] {
         all.push_str(&format!("\n=== {verb} ===\n{}", stand.ok(&[verb, "--help"]).out));
     }
     snapshot("help", &Said { out: all, err: String::new(), code: Some(0) });

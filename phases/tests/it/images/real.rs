@@ -1,29 +1,16 @@
 //! A real build: Debian from its packages, installed natively, booted by Packer, and two clones of the result.
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::{CPU_WORKER, images, record, stand};
 use crate::program::Stand;
+use crate::virtual_host::image;
 
 const GPU_WORKER: &str = "[{cpu_cores: 2, memory_gb: 4, disk_gb: 20, ip: DHCP, pcie_passthrough: \
      {enabled: true, devices: [{pci_address: '0000:65:00.0', device_type: gpu}]}}]";
-
-/// The source image, made once.
-fn source() -> PathBuf {
-    if let Some(given) = std::env::var_os("TASKRUN_TEST_IMAGE") {
-        return given.into();
-    }
-    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-13.qcow2");
-    if !image.exists() {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/e2e/debian-image.sh");
-        let made = Command::new(script).arg(&image).status().unwrap();
-        assert!(made.success(), "no source image: {made}");
-    }
-    image
-}
 
 fn mounts_below(folder: &Path) -> usize {
     let folder = folder.to_str().unwrap();
@@ -49,7 +36,7 @@ fn build(stand: &Stand, verb: &str) {
 #[test]
 #[ignore = "builds and boots an image: make e2e"]
 fn debian_becomes_the_image_of_every_node() {
-    let stand = stand(&format!("{{path: {}}}", source().display()), CPU_WORKER);
+    let stand = stand(&format!("{{path: {}}}", image().display()), CPU_WORKER);
     let work = stand.state().join("images/.cloud-base.work");
     // Killed while packages are installed.
     let mut run = stand.command(&["--config", "c.yaml", "run"]);
@@ -79,7 +66,7 @@ fn debian_becomes_the_image_of_every_node() {
 #[test]
 #[ignore = "builds the NVIDIA driver and boots an image: make e2e"]
 fn the_image_of_gpu_workers_has_the_driver_for_its_kernel() {
-    let stand = stand(&format!("{{path: {}}}", source().display()), GPU_WORKER);
+    let stand = stand(&format!("{{path: {}}}", image().display()), GPU_WORKER);
     build(&stand, "run");
     let folders = images(&stand);
     let gpu = folders.iter().find(|folder| folder.join("cloud-gpu-worker.qcow2").exists()).unwrap();
