@@ -30,6 +30,8 @@ pub struct Machines<'a> {
     devices: Devices,
     /// The options that lead to this environment from anywhere, for who looks for the owner of a device.
     options: Vec<String>,
+    /// Held while a disk is made: machines that start at once share an image, which is brought into the pool once.
+    disks: tokio::sync::Mutex<()>,
 }
 
 impl<'a> Machines<'a> {
@@ -66,7 +68,15 @@ impl<'a> Machines<'a> {
         let options = options.into_iter().flat_map(|(name, path)| [name.to_owned(), path.display().to_string()]);
         let pool = layout.pool(nix::unistd::geteuid().is_root());
         let host = HostTraits { kvm, cpus: facts.cpus };
-        Ok(Self { layout, hypervisor, host, pool, devices, options: options.collect() })
+        Ok(Self {
+            layout,
+            hypervisor,
+            host,
+            pool,
+            devices,
+            options: options.collect(),
+            disks: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Whether KVM runs the machines.

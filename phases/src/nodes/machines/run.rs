@@ -12,6 +12,7 @@ use crate::hypervisor::spec::VolumeSpec;
 use crate::hypervisor::{DomainState, Hypervisor, HypervisorError, ShutDown};
 use crate::images::seed::{Seed, SeedNetwork, write_seed};
 use crate::nodes::layout::{Layout, USER};
+use crate::nodes::reach;
 use crate::tools::files;
 
 /// How long an image of some GiB may take into the pool.
@@ -109,6 +110,7 @@ impl Machines<'_> {
         image: Option<&Image>,
     ) -> Result<(), Failure> {
         let name = Layout::disk(&node.name);
+        let _alone = self.disks.lock().await;
         let volumes = self.volumes().await?;
         let (pool, wanted) = (self.pool.name.clone(), machine.disk_gib << 30);
         if let Some(there) = volumes.iter().find(|volume| volume.name == name) {
@@ -134,7 +136,13 @@ impl Machines<'_> {
             imported.map_err(HypervisorError::into_failure)?;
         }
         let spec = self.layout.volume(node, machine, &self.pool.folder.join(base));
-        self.call(&format!("make {name}"), move |h| h.create_volume(&pool, &spec)).await
+        self.call(&format!("make {name}"), move |h| h.create_volume(&pool, &spec)).await?;
+        // What begins with a new disk makes itself new host keys.
+        let address = self.address(machine).await?.map(|address| address.to_string());
+        match reach::target(self.layout.state, node, address.as_deref()) {
+            Some(target) => target.forget().map_err(|error| files::failure("write", &target.known_hosts, &error)),
+            None => Ok(()),
+        }
     }
 
     async fn make_seed(&self, view: &View, node: &Node, machine: &VirtualMachine, key: &str) -> Result<(), Failure> {
