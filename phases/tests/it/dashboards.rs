@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::embedded::{CleanUp, json, stand};
-use crate::program::Stand;
+use crate::program::{Stand, wait_for};
 
 /// Packs the stand-in for Grafana as its makers do.
 fn pack(folder: &Path) -> PathBuf {
@@ -102,6 +102,12 @@ fn grafana_is_fetched_and_checked_and_shows_the_dashboards() {
     let labels = "{\"job\": \"gpu\", \"service\": \"gpu-exporter\"}";
     let target = format!("[{{\"targets\": [\"127.0.0.1:{}\"], \"labels\": {labels}}}]", serve(&figures));
     std::fs::write(state.join("targets/gpu-exporter.json"), target).unwrap();
+    let prometheus = stand.ok(&["open", "prometheus"]).out;
+    let query = format!("{}/api/v1/query?query=DCGM_FI_DEV_GPU_UTIL", prometheus.trim().trim_end_matches('/'));
+    wait_for(|| {
+        let told = Command::new("curl").args(["--silent", &query]).output().unwrap().stdout;
+        String::from_utf8_lossy(&told).contains("NVIDIA H200")
+    });
     stand.ok(&["run", "CLOUD-4.2", "--force", "CLOUD-4.2"]);
     assert!(!empty(&stand), "{}", stand.ok(&["logs", "CLOUD-4.2"]).out);
 
