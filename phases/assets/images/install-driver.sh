@@ -72,8 +72,8 @@ if grep -A 1 'pci_resize_resource(' "/usr/src/linux-headers-${kernel%%-*}-common
     sed -i 's/\(pci_resize_resource(pci_dev, NV_GPU_BAR1, requested_size\))/\1, 0)/' {} +
 fi
 # Packages that may not build do not even register what they brought.
-for source in /usr/src/*/dkms.conf; do
-  dkms add "${source%/dkms.conf}" || true
+for tree in /usr/src/*/dkms.conf; do
+  dkms add "${tree%/dkms.conf}" || true
 done
 dkms autoinstall -k "$kernel" || true
 if ! dkms status -k "$kernel" | grep -q '^nvidia.*: installed'; then
