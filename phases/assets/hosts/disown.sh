@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Takes a cluster's mark off a host. $1: the mark; another's stays.
 folder=/var/lib/taskrun-node
 if [ -e "$folder/owner" ] && [ "$(cat "$folder/owner")" = "$1" ]; then

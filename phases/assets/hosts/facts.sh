@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What a host is, one `name=value` a line; a name may come more than once. Changes nothing.
 # $1: the ports of which is asked who listens there, separated by blanks.
 PATH=$PATH:/usr/sbin:/sbin
@@ -78,8 +79,7 @@ for device in /sys/bus/pci/devices/*; do
 done
 [ -r /proc/driver/nvidia/version ] && say nvidia_module "$(first_line /proc/driver/nvidia/version)"
 if has nvidia-smi; then
-  answer=$(timeout 10 nvidia-smi --query-gpu=driver_version,uuid,name --format=csv,noheader 2>&1)
-  if [ $? = 0 ]; then
+  if answer=$(timeout 10 nvidia-smi --query-gpu=driver_version,uuid,name --format=csv,noheader 2>&1); then
     printf '%s\n' "$answer" | while IFS= read -r line; do say nvidia_smi "$line"; done
   else
     say nvidia_smi_error "$answer"

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Marks a host as a cluster's. $1: the mark.
 folder=/var/lib/taskrun-node
 if [ -e "$folder/owner" ] && [ "$(cat "$folder/owner")" != "$1" ]; then

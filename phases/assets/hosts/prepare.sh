@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Installs what is missing of some packages. $@: the packages.
 #
 # What this adds is written down before it is added, so that restore.sh takes away exactly that, also after a run that

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Takes away what prepare.sh added. What something else needs by now stays, and is told.
 exec 3>&1 >&2
 folder=/var/lib/taskrun-node
@@ -20,6 +21,7 @@ if [ -e "$folder/exporter-is-ours" ]; then
 fi
 if [ -e "$folder/installed" ]; then
   ours=
+  # shellcheck disable=SC2013 # a line is a package
   for package in $(cat "$folder/installed"); do
     if known "$package"; then ours="$ours $package"; fi
   done
