@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use taskrun_engine::task::Problem;
 
-use crate::phase0::find_program;
+use crate::phase0;
 
 /// QEMU's program.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -39,9 +39,5 @@ pub fn missing_programs() -> Vec<Problem> {
         ("ssh", "openssh-client"),
         ("ssh-keygen", "openssh-client"),
     ];
-    let missing = programs.into_iter().filter(|(program, _)| find_program(program).is_none());
-    let problem = |(program, package): (&str, &str)| {
-        Problem::new(format!("`{program}` is not on PATH"), format!("apt-get install {package}"))
-    };
-    missing.map(problem).chain(seed::missing_program()).collect()
+    phase0::missing_programs(&programs).into_iter().chain(seed::missing_program()).collect()
 }

@@ -83,13 +83,27 @@ impl<'a> Layout<'a> {
     }
 
     /// The name of the volume that an image becomes, by the image's key or digest.
-    pub fn image_volume(key: &str) -> String {
-        format!("base-{}.qcow2", &key[..key.len().min(16)])
+    pub fn image_volume(&self, key: &str) -> String {
+        format!("{}{}.qcow2", self.image_prefix(), &key[..key.len().min(16)])
     }
 
     /// The name of the volume that says that the one of an image is whole: it is made after that one.
-    pub fn image_mark(key: &str) -> String {
-        format!("base-{}.whole", &key[..key.len().min(16)])
+    pub fn image_mark(&self, key: &str) -> String {
+        format!("{}{}.whole", self.image_prefix(), &key[..key.len().min(16)])
+    }
+
+    fn image_prefix(&self) -> String {
+        format!("{}-base-", self.cluster.name)
+    }
+
+    /// Whether a volume of the pool is one of this cluster's. The folder may have others, which are left alone.
+    pub fn owns_volume(&self, volume: &str) -> bool {
+        let key = volume.strip_prefix(&self.image_prefix()).and_then(|rest| rest.split_once('.'));
+        let image = key.is_some_and(|(key, ending)| {
+            key.len() == 16 && key.bytes().all(|b| b.is_ascii_hexdigit()) && matches!(ending, "qcow2" | "whole")
+        });
+        let node = |name: &str| volume == Self::disk(name) || volume == Self::seed(name);
+        image || self.cluster.virtual_machines().any(|(there, _)| node(&there.name))
     }
 
     /// The name of a machine's disk.

@@ -79,15 +79,12 @@ impl Task for MachineTask {
     }
 
     async fn check(&self, view: &View) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        for (program, package) in
-            [("setsid", "util-linux"), ("setpriv", "util-linux"), ("dpkg-deb", "dpkg"), ("bash", "bash")]
-        {
-            if find_program(program).is_none() {
-                problems
-                    .push(Problem::new(format!("`{program}` is not on PATH"), format!("apt-get install {package}")));
-            }
-        }
+        let mut problems = missing_programs(&[
+            ("setsid", "util-linux"),
+            ("setpriv", "util-linux"),
+            ("dpkg-deb", "dpkg"),
+            ("bash", "bash"),
+        ]);
         let there = view.state_dir().ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         if let Ok(disk) = statvfs(there) {
             let free = disk.blocks_available() * disk.fragment_size() / (1 << 20);
@@ -209,6 +206,15 @@ fn socket_folder(home: &Path) -> PathBuf {
     }
     let digest = Digest::of(home.as_os_str().as_bytes()).to_string();
     PathBuf::from(format!("/tmp/taskrun-{}", &digest[..12]))
+}
+
+/// The programs that are not on PATH, each told with the package that has it.
+pub fn missing_programs(programs: &[(&str, &str)]) -> Vec<Problem> {
+    let missing = programs.iter().filter(|(program, _)| find_program(program).is_none());
+    let problem = |(program, package): &(&str, &str)| {
+        Problem::new(format!("`{program}` is not on PATH"), format!("apt-get install {package}"))
+    };
+    missing.map(problem).collect()
 }
 
 /// A program on PATH.

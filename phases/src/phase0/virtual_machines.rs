@@ -12,7 +12,7 @@ use taskrun_engine::context::{Context, View};
 use taskrun_engine::outcome::Failure;
 use taskrun_engine::task::{Applied, Drift, Earlier, Made, Probe, Problem, Proof, Task, Traces};
 
-use super::find_program;
+use super::missing_programs;
 use crate::cluster::{Cluster, Machine, Node};
 use crate::config::{Config, HostView, host_problems};
 use crate::hypervisor::DomainState;
@@ -127,15 +127,6 @@ async fn look(settings: &Settings, view: &View, config: &Path) -> Result<Probe, 
         }
     }
     Ok(Probe::Holds)
-}
-
-/// The programs that are not on PATH, each with the package that has it.
-fn missing_programs(programs: &[(&str, &str)]) -> Vec<Problem> {
-    let missing = programs.iter().filter(|(program, _)| find_program(program).is_none());
-    let problem = |(program, package): &(&str, &str)| {
-        Problem::new(format!("`{program}` is not on PATH"), format!("apt-get install {package}"))
-    };
-    missing.map(problem).collect()
 }
 
 #[async_trait]

@@ -119,7 +119,8 @@ impl Machines<'_> {
         files::remove(&self.layout.folder(name))
     }
 
-    /// Takes everything away: machines, disks, images in the pool, the pool, the network.
+    /// Takes everything away: machines, disks, images in the pool, the pool, the network. Other files in the pool's folder
+    /// stay.
     ///
     /// # Errors
     /// Something is still used, or the hypervisor refuses.
@@ -127,15 +128,21 @@ impl Machines<'_> {
         for domain in self.ours().await? {
             self.remove(view, &domain.name).await?;
         }
-        for volume in self.volumes().await? {
-            let (pool, name) = (self.pool.name.clone(), volume.name.clone());
-            self.call(&format!("remove {}", volume.name), move |h| h.remove_volume(&pool, &name)).await?;
-        }
+        self.remove_volumes().await?;
         let pool = self.pool.name.clone();
         self.call("remove the pool", move |h| h.remove_pool(&pool)).await?;
         if self.layout.network().is_some() {
             let name = self.layout.name();
             self.call("remove the network", move |h| h.remove_network(&name)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the disks, seeds and images of this cluster from the pool.
+    pub(super) async fn remove_volumes(&self) -> Result<(), Failure> {
+        for volume in self.volumes().await?.into_iter().filter(|volume| self.layout.owns_volume(&volume.name)) {
+            let (pool, name) = (self.pool.name.clone(), volume.name.clone());
+            self.call(&format!("remove {}", volume.name), move |h| h.remove_volume(&pool, &name)).await?;
         }
         Ok(())
     }

@@ -124,7 +124,7 @@ impl Machines<'_> {
             Failure::permanent(format!("make the disk of {}: there is no image yet", node.name))
                 .with_hint("build it: taskrun run CLOUD-1")
         })?;
-        let (base, whole) = (Layout::image_volume(&image.key), Layout::image_mark(&image.key));
+        let (base, whole) = (self.layout.image_volume(&image.key), self.layout.image_mark(&image.key));
         if ![&base, &whole].iter().all(|name| volumes.iter().any(|volume| volume.name == **name)) {
             view.say(format!("{} becomes {base} in the pool {}", image.file.display(), self.pool.name));
             let (pool, base, file) = (pool.clone(), base.clone(), image.file.clone());

@@ -165,6 +165,33 @@ async fn killed_between_any_two_calls_the_machines_are_defined_all_the_same() {
 }
 
 #[tokio::test]
+async fn other_files_in_the_folder_of_the_pool_are_left_alone() {
+    let host = Host::new();
+    host.define(LIVES, true).await.unwrap();
+    let layout = Layout::new(&host.cluster, "lab", host.folder.path()).unwrap();
+    let key = "0123456789abcdef0123";
+    let ours = [Layout::disk("lab-control-plane"), layout.image_volume(key), layout.image_mark(key)];
+    let others =
+        ["precious.qcow2", "base-0123456789abcdef.qcow2", "lab-base-notes.qcow2", "lab2-base-0123456789abcdef.qcow2"];
+    for name in ours.iter().map(String::as_str).chain(others) {
+        let spec = VolumeSpec { name: name.to_owned(), capacity: 1 << 20, backing: None };
+        host.libvirt.create_volume("taskrun-lab", &spec).unwrap();
+    }
+    assert!(ours.iter().all(|name| layout.owns_volume(name)) && !others.iter().any(|name| layout.owns_volume(name)));
+    // Before the pool itself goes, which the test driver forgets with all that is in it.
+    let machines = host.mortal(LIVES, true).await.unwrap();
+    let before = host.libvirt.volumes("taskrun-lab").unwrap();
+    assert_eq!(before.len(), ours.len() + others.len());
+    machines.remove_volumes().await.unwrap();
+    let left = host.libvirt.volumes("taskrun-lab").unwrap().into_iter().map(|volume| volume.name);
+    let mut left: Vec<String> = left.collect();
+    left.sort();
+    let mut expected = others.map(str::to_owned).to_vec();
+    expected.sort();
+    assert_eq!(left, expected);
+}
+
+#[tokio::test]
 async fn a_machine_of_somebody_else_is_left_alone() {
     let host = Host::new();
     host.define(LIVES, true).await.unwrap();
